@@ -1,0 +1,122 @@
+"""The seam between mixing and everything else: what a mixer is given and what it returns.
+
+B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w tokens, K classes.
+
+Image i of a batch, the *target*, is mixed with image B-1-i, its *source*. The middle image of an
+odd batch is its own source, so it leaves every mixer as it came.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the model under training says of unmixed images.
+
+    Attributes:
+        logits: Class logits, ``(B, K)``, without gradient.
+        attention: How much each image token is attended to, ``(B, G_h, G_w)`` float32.
+    """
+
+    logits: Tensor
+    attention: Tensor
+
+
+class Motivator(Protocol):
+    """The model under training, as far as a mixer sees it."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The token grid ``(G_h, G_w)`` of one image."""
+
+    def guide(self, images: Tensor) -> Guide:
+        """The motivating pass over unmixed images ``(B, C, H, W)``."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Which tokens of the mixed images came from where, and the labels that belong to each part.
+
+    Attributes:
+        source_mask: ``(B, N)`` bool, true where the pixels came from the source image.
+        target_labels: Soft labels of the target images, ``(B, K)``.
+        source_labels: Soft labels of the source images, ``(B, K)``.
+    """
+
+    source_mask: Tensor
+    target_labels: Tensor
+    source_labels: Tensor
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """One mixed batch. What it carries decides which losses exist.
+
+    Attributes:
+        images: ``(B, C, H, W)``, new ones unless nothing was mixed.
+        labels: Soft labels, ``(B, K)``.
+        lam: Share of the target image in [0, 1]: one number, or ``(B, 1)``, one for each image.
+        regions: Present if the fine-grained label loss applies.
+        teacher_logits: ``(B, K)`` without gradient, present if the consistency loss applies.
+        attentive_labels: Present if the labels follow the attention ``(B, G_h, G_w)`` of the mixed
+            images in their own training pass: maps it to soft labels ``(B, K)``.
+        notes: What a log should say of this batch beside lam, such as the region side in tokens.
+    """
+
+    images: Tensor
+    labels: Tensor
+    lam: float | Tensor
+    regions: Regions | None = None
+    teacher_logits: Tensor | None = None
+    attentive_labels: Callable[[Tensor], Tensor] | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+class Mixer(ABC):
+    """Turns a batch into a `Mixed` batch; told everything by its arguments, it keeps no state."""
+
+    @abstractmethod
+    def __call__(
+        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+    ) -> Mixed:
+        """Mix one batch.
+
+        Args:
+            images: ``(B, C, H, W)``; left unchanged.
+            labels: Soft labels, ``(B, K)``; left unchanged.
+            model: The model under training; a mixer that needs no guide asks for none.
+            rng: Source of every random choice: equal generators give equal batches.
+        """
+
+
+def soft_labels(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """One-hot labels with label smoothing.
+
+    Args:
+        labels: Class numbers, ``(B,)`` int64.
+        num_classes: K.
+        smoothing: s in [0, 1]: off value s / K, on value 1 - s + s / K.
+
+    Returns:
+        ``(B, K)`` float32; rows sum to 1.
+    """
+    one_hot = F.one_hot(labels, num_classes).to(torch.float32)
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+
+
+def blend(values: Tensor, lam: float | Tensor) -> Tensor:
+    """``lam * values + (1 - lam) * flip(values)``: each row blended with its source's.
+
+    Args:
+        values: ``(B, ...)``.
+        lam: Share of the target image: one number, or a tensor that broadcasts over ``values``.
+    """
+    return lam * values + (1.0 - lam) * values.flip(0)

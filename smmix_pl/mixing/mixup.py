@@ -1,0 +1,27 @@
+"""Mixup: a convex combination of two images and of their labels (Zhang et al., 2018)."""
+
+import numpy as np
+from torch import Tensor
+
+from smmix_pl.errors import InputError
+from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
+
+
+class Mixup(Mixer):
+    """Blend each image with its source, by one share for the whole batch.
+
+    Args:
+        alpha: lam ~ Beta(alpha, alpha); above 0. DeiT and SMMix take 0.8.
+    """
+
+    def __init__(self, alpha: float = 0.8) -> None:
+        if alpha <= 0:
+            raise InputError(f"Mixup's alpha is {alpha}; it must be above 0 (the paper takes 0.8)")
+        self.alpha = alpha
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+    ) -> Mixed:
+        """Mix one batch; see `Mixer`."""
+        lam = rng.beta(self.alpha, self.alpha)
+        return Mixed(blend(images, lam), blend(labels, lam), lam)

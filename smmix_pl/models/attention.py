@@ -1,0 +1,99 @@
+"""The tap: where a timm model's last attention map is read, without touching any other block.
+
+B batch, h heads, Q queries, M keys, G_h G_w token grid, N = G_h * G_w image tokens, P prefix tokens
+(class, distillation and register tokens, which timm puts first).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from timm.models import cait, xcit
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from smmix_pl.errors import InputError
+
+Queries = Literal["tokens", "class"]
+
+CLASS_ATTENTION = (cait.ClassAttn, xcit.ClassAttn)  # one query, the class token: (B, h, 1, P + N)
+CHANNEL_ATTENTION = (xcit.XCA,)  # attends over channels: its map says nothing about places
+
+
+class AttentionTap:
+    """Records the softmaxed map of one attention module while a ``with`` block lasts.
+
+    timm's attention modules all send their softmaxed map through a submodule named ``attn_drop``
+    when ``fused_attn`` is off. So for the length of the block the chosen module runs unfused with a
+    hook there; before and after, and in every other module, the fused kernel stays.
+
+    Args:
+        model: A timm model.
+        queries: ``tokens`` takes the last self-attention module; ``class`` the last module of all,
+            which in CaiT and XCiT is class attention. XCiT has no self-attention over tokens, so it
+            gives its class attention in both cases.
+
+    Raises:
+        InputError: The model has no attention map over tokens.
+    """
+
+    def __init__(self, model: nn.Module, queries: Queries = "tokens") -> None:
+        maps = [
+            module
+            for module in model.modules()
+            if isinstance(getattr(module, "attn_drop", None), nn.Module)
+            and not isinstance(module, CHANNEL_ATTENTION)
+        ]
+        of_tokens = [module for module in maps if not isinstance(module, CLASS_ATTENTION)]
+        if not maps:
+            raise InputError(
+                f"{type(model).__name__} has no attention map that SMMix could read: "
+                "none of its modules is an attention over tokens with an attn_drop; "
+                "choose a vision transformer such as deit_tiny_patch16_224"
+            )
+        self.module: Any = (of_tokens or maps)[-1] if queries == "tokens" else maps[-1]
+
+    @contextmanager
+    def record(self) -> Iterator[list[Tensor]]:
+        """Collect the maps ``(B, h, Q, M)`` of every forward pass inside the block."""
+        maps: list[Tensor] = []
+        fused = getattr(self.module, "fused_attn", None)
+        handle = self._hook(maps)
+        try:
+            if fused is not None:
+                self.module.fused_attn = False
+            yield maps
+        finally:
+            handle.remove()
+            if fused is not None:
+                self.module.fused_attn = fused
+
+    def _hook(self, maps: list[Tensor]) -> RemovableHandle:
+        if isinstance(self.module, cait.TalkingHeadAttn):
+            # Its heads are mixed linearly between softmax and attn_drop; what is a distribution
+            # is what enters that mix, (B, Q, M, h).
+            return self.module.proj_w.register_forward_pre_hook(
+                lambda _, args: maps.append(args[0].permute(0, 3, 1, 2))
+            )
+        return self.module.attn_drop.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+
+
+def attention_to_tokens(attention: Tensor, grid: tuple[int, int], queries: Queries) -> Tensor:
+    """How much each image token is attended to, on the token grid.
+
+    Args:
+        attention: Softmaxed map, ``(B, h, Q, P + N)``.
+        grid: ``(G_h, G_w)``.
+        queries: ``tokens`` averages over heads and over the queries of all image tokens, as SMMix
+            does; ``class`` averages the class token's query over heads.
+
+    Returns:
+        ``(B, G_h, G_w)`` float32.
+    """
+    prefix = attention.shape[-1] - grid[0] * grid[1]
+    to_tokens = attention.float().mean(dim=1)[..., prefix:]  # (B, Q, N)
+    if queries == "tokens" and attention.shape[2] > 1:
+        received = to_tokens[:, prefix:].mean(dim=1)
+    else:
+        received = to_tokens[:, 0]
+    return received.unflatten(1, grid)

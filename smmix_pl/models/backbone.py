@@ -1,0 +1,261 @@
+"""A timm model as SMMix sees it: class logits, image tokens, a token head and a motivating pass.
+
+B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w image tokens, D width, K classes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.mixing.base import Guide
+from smmix_pl.models.attention import AttentionTap, Queries, attention_to_tokens
+
+ImageSize = tuple[int, int]
+"""Rows and columns."""
+
+
+class Features(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        logits: Class logits, ``(B, K)``.
+        tokens: Image tokens after the final norm, ``(B, N, D)``.
+        attention: How much each image token is attended to, ``(B, G_h, G_w)`` float32 without
+            gradient, if it was asked for.
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    attention: Tensor | None = None
+
+
+class Backbone(nn.Module):
+    """A timm vision transformer with a token head.
+
+    Args:
+        name: Any timm model whose last attention map covers one token grid.
+        num_classes: K.
+        image_size: (H, W) in pixels.
+        token_head: ``own`` is a second linear classifier for region tokens, as in the authors'
+            code; ``shared`` lets the class head read them.
+        attention: ``tokens``: SMMix's, the mean over the image tokens' queries in the last
+            self-attention module; ``class``: the class token's query in the last module.
+        guide_precision: ``training`` runs the motivating pass under the training autocast;
+            ``float32`` outside it, as the authors do.
+        pretrained: Load timm's pretrained weights.
+        model_args: Further arguments of the timm model, such as ``drop_path_rate``.
+
+    Raises:
+        InputError: Unknown model or arguments, an image size that its patches do not divide, no
+            attention map over one token grid, or no image tokens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        image_size: ImageSize,
+        token_head: Literal["own", "shared"] = "own",
+        attention: Queries = "tokens",
+        guide_precision: Literal["training", "float32"] = "training",
+        pretrained: bool = False,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model: Any = create_timm_model(
+            name, num_classes, image_size, pretrained, model_args or {}
+        )
+        self.queries = attention
+        self.guide_precision = guide_precision
+        self.tap = AttentionTap(self.model, attention)
+        self.grid, width = self._probe(name, image_size)
+        if token_head == "own":
+            self.token_head: nn.Linear | None = nn.Linear(width, num_classes)
+            nn.init.trunc_normal_(self.token_head.weight, std=0.02)
+            nn.init.zeros_(self.token_head.bias)
+        else:
+            self.token_head = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits ``(B, K)`` of images ``(B, C, H, W)``; all that evaluation needs."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def unused_token_head(self) -> Tensor:
+        """A zero that depends on every weight of the token head.
+
+        Added to the loss of a batch without regions, it gives the token head zero gradients instead
+        of none: every step then reaches every parameter, as DistributedDataParallel asks for.
+        """
+        weights = [] if self.token_head is None else list(self.token_head.parameters())
+        return sum((0.0 * weight.sum() for weight in weights), start=torch.zeros(()))
+
+    def features(self, images: Tensor, with_attention: bool = False) -> Features:
+        """One forward pass over images ``(B, C, H, W)``.
+
+        Args:
+            images: Normalised images.
+            with_attention: Also read the attention map, for which the last block runs unfused.
+        """
+        if not with_attention:
+            return self._features(images)
+        with self.tap.record() as maps:
+            features = self._features(images)
+        return features._replace(attention=self._on_grid(maps[-1]))
+
+    def region_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token-head logits of the mean token of a region (paper section 3.3).
+
+        Args:
+            tokens: ``(B, N, D)``.
+            mask: ``(B, N)`` bool, at least one token of each image.
+
+        Returns:
+            ``(B, K)``.
+        """
+        total = (mask.to(tokens.dtype).unsqueeze(1) @ tokens).squeeze(1)  # (B, D)
+        return self._region_classifier()(total / mask.sum(dim=1, keepdim=True))
+
+    def guide(self, images: Tensor) -> Guide:
+        """The motivating pass: the model's own view of unmixed images, in eval mode, no gradient.
+
+        The train or eval mode of every submodule is as before afterwards, also when it raises.
+
+        Args:
+            images: ``(B, C, H, W)``.
+        """
+        autocast = self._guide_autocast(images.device.type)
+        with evaluating(self.model), torch.no_grad(), autocast, self.tap.record() as maps:
+            logits = self.model(images)
+        return Guide(logits, self._on_grid(maps[-1]))
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the timm model asks to keep out of weight decay."""
+        names = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else set()
+        return {f"model.{name}" for name in names}
+
+    def _features(self, images: Tensor) -> Features:
+        features = self.model.forward_features(images)
+        tokens = self._image_tokens(features)
+        # Models that average their tokens normalise after the average; their region tokens are
+        # normalised one by one, by the same norm.
+        fc_norm = getattr(self.model, "fc_norm", None)
+        logits = self.model.forward_head(features)
+        return Features(logits, tokens if fc_norm is None else fc_norm(tokens))
+
+    def _on_grid(self, attention: Tensor) -> Tensor:
+        return attention_to_tokens(attention.detach(), self.grid, self.queries)
+
+    @property
+    def _prefix_tokens(self) -> int:
+        return getattr(self.model, "num_prefix_tokens", 0)
+
+    def _region_classifier(self) -> Any:
+        if self.token_head is not None:
+            return self.token_head
+        head = self.model.get_classifier()
+        return head[0] if isinstance(head, tuple) else head  # distilled models have two
+
+    def _guide_autocast(self, device: str) -> torch.autocast:
+        # Without a cache: weights cast here carry no gradient, and the training pass under the same
+        # autocast must not find them.
+        training = torch.is_autocast_enabled(device) and self.guide_precision == "training"
+        dtype = torch.get_autocast_dtype(device)
+        return torch.autocast(device, dtype=dtype, enabled=training, cache_enabled=False)
+
+    def _image_tokens(self, features: Tensor) -> Tensor:
+        """Image tokens ``(B, N, D)`` of what ``forward_features`` returned."""
+        if features.ndim == 4:
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return features.flatten(1, 2) if channels_last else features.flatten(2).mT
+        return features[:, self._prefix_tokens :]
+
+    def _probe(self, name: str, image_size: ImageSize) -> tuple[ImageSize, int]:
+        """The token grid and the tokens' width, by a forward pass on the meta device."""
+        state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        meta = {f"model.{key}": value.to("meta") for key, value in state.items()}
+        channels = self.model.pretrained_cfg["input_size"][0]
+        images = torch.empty(1, channels, *image_size, device="meta")
+        view = _ForwardFeatures(self.model)
+        with evaluating(self.model), torch.no_grad(), self.tap.record() as maps:
+            try:
+                features = torch.func.functional_call(view, meta, images)
+            except (AssertionError, RuntimeError, ValueError) as error:
+                size = f"{image_size[0]} x {image_size[1]}"
+                raise InputError(f"{name} cannot read images of {size} pixels: {error}") from error
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            raise InputError(f"{name} gives no image tokens for the token head to read")
+        tokens = self._image_tokens(features)
+        grid = _token_grid(name, tokens.shape[1], image_size)
+        prefix = maps[-1].shape[-1] - tokens.shape[1]
+        if maps[-1].ndim != 4 or len(maps[-1]) != 1 or prefix not in (0, self._prefix_tokens):
+            raise InputError(
+                f"{name} cannot motivate SMMix at {image_size[0]} x {image_size[1]} pixels: its "
+                f"last attention map has shape {tuple(maps[-1].shape)} for one image, which is not one "
+                f"distribution over its {tokens.shape[1]} image tokens"
+            )
+        return grid, tokens.shape[2]
+
+
+class _ForwardFeatures(nn.Module):
+    """``forward_features`` as a forward, which is what torch.func can call with other weights."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model.forward_features(images)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the length of a ``with`` block; then every submodule's own mode is back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def create_timm_model(
+    name: str, num_classes: int, image_size: ImageSize, pretrained: bool, args: dict[str, Any]
+) -> Any:
+    """`timm.create_model` with errors that name the mend.
+
+    Raises:
+        InputError: timm does not know the model, or the model not the arguments.
+    """
+    if not timm.is_model(name):
+        near = did_you_mean(name, timm.list_models())
+        raise InputError(f"timm knows no model named {name!r}; {near}")
+    args = {"num_classes": num_classes, "img_size": image_size} | args
+    try:
+        return timm.create_model(name, pretrained=pretrained, **args)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise InputError(f"timm's {name} refuses its arguments {args}: {error}") from error
+        del args["img_size"]  # fully convolutional up to its tokens: takes images of any size
+        return timm.create_model(name, pretrained=pretrained, **args)
+
+
+def _token_grid(name: str, tokens: int, image_size: ImageSize) -> ImageSize:
+    """The grid of square patches that gives so many tokens."""
+    height, width = image_size
+    patch = max(1, round((height * width / tokens) ** 0.5))
+    grid = (height // patch, width // patch)
+    if grid[0] * grid[1] != tokens or height % patch or width % patch:
+        near = f"{max(1, round(height / patch)) * patch} x {max(1, round(width / patch)) * patch}"
+        raise InputError(
+            f"image size {height} x {width} is not a whole number of {name}'s patches of {patch} "
+            f"pixels; the nearest that is: {near}"
+        )
+    return grid

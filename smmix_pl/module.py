@@ -1,0 +1,211 @@
+"""The LightningModule: one training step that reads like the paper, one evaluation step."""
+
+import math
+import os
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from smmix_pl.errors import InputError
+from smmix_pl.losses import consistency_loss, fine_grained_loss, soft_cross_entropy, weighted_sum
+from smmix_pl.mixing import Mixed, Mixer, soft_labels
+from smmix_pl.models.attention import Queries
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SMMixModule(LightningModule):
+    """Trains a timm vision transformer on mixed images, and evaluates it on plain ones.
+
+    Args:
+        num_classes: Number of classes; from the data on the command line.
+        image_size: (H, W) in pixels; from the data on the command line.
+        batch_size: Images per device and step, for the learning rate; from the data on the command
+            line.
+        mixer: How training images are mixed: SMMix, Mixup, CutMix, NoMix or a class of your own.
+        mean: Channel means that images were normalised with; kept with the weights, for whoever
+            prepares images for them. From the data on the command line.
+        std: Channel standard deviations, likewise.
+        backbone: Any timm model whose last attention map covers one token grid.
+        backbone_args: Further arguments of the timm model, such as ``drop_path_rate``.
+        pretrained: Start from timm's pretrained weights.
+        label_smoothing: In [0, 1).
+        fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
+        consistency_weight: Weight of the consistency loss (the paper: 1).
+        token_head: ``own`` or ``shared`` with the class head; see `Backbone`.
+        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`.
+        guide_precision: ``training`` or ``float32``; see `Backbone`.
+        optim: Optimiser and schedule.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: tuple[int, int],
+        batch_size: int,
+        mixer: Mixer,
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        backbone: str = "deit_tiny_patch16_224",
+        backbone_args: dict[str, Any] | None = None,
+        pretrained: bool = False,
+        label_smoothing: float = 0.1,
+        fine_grained_weight: float = 1.0,
+        consistency_weight: float = 1.0,
+        token_head: Literal["own", "shared"] = "own",
+        attention: Queries = "tokens",
+        guide_precision: Literal["training", "float32"] = "training",
+        optim: OptimRecipe = OptimRecipe(),
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+        self.save_hyperparameters(ignore=["mixer", "optim"])
+        self.backbone = Backbone(
+            backbone,
+            num_classes,
+            image_size,
+            token_head,
+            attention,
+            guide_precision,
+            pretrained,
+            backbone_args,
+        )
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        self.mixer = mixer
+        self.label_smoothing = label_smoothing
+        self.loss_weights = {
+            "fine_grained": fine_grained_weight,
+            "consistency": consistency_weight,
+        }
+        self.optim = optim
+        accuracy = MetricCollection(
+            {
+                f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
+                for k in (1, min(5, num_classes))
+            }
+        )
+        self.val_accuracy = accuracy.clone(prefix="val/")
+        self.test_accuracy = accuracy.clone(prefix="test/")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits ``(B, K)`` of images ``(B, C, H, W)``."""
+        return self.backbone(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mix, forward, losses, log (paper, figure 2)."""
+        images, classes = batch
+        labels = soft_labels(classes, self.num_classes, self.label_smoothing)
+        with torch.no_grad():
+            mixed = self.mixer(images, labels, self.backbone, self._batch_rng(batch_idx))
+        losses = self.losses(mixed)
+        loss = weighted_sum(losses, self.loss_weights)
+        self._log_step(loss, losses, mixed)
+        return loss
+
+    def losses(self, mixed: Mixed) -> dict[str, Tensor]:
+        """The losses of one mixed batch, unweighted; what the batch carries decides which."""
+        relabel = mixed.attentive_labels
+        logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
+        labels = mixed.labels if relabel is None or attention is None else relabel(attention)
+        losses = {"classification": soft_cross_entropy(logits, labels)}
+        if mixed.regions is not None:
+            on_target = self.backbone.region_logits(tokens, ~mixed.regions.source_mask)
+            on_source = self.backbone.region_logits(tokens, mixed.regions.source_mask)
+            losses["fine_grained"] = fine_grained_loss(on_target, on_source, mixed.regions)
+        else:
+            losses["classification"] = losses["classification"] + self.backbone.unused_token_head()
+        if mixed.teacher_logits is not None:
+            losses["consistency"] = consistency_loss(logits, mixed.teacher_logits)
+        return losses
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Evaluate one batch of the validation set."""
+        return self._evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Evaluate one batch of the test set."""
+        return self._evaluate(batch, "test", self.test_accuracy)
+
+    def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
+        """The most probable class of each image, its probability and the image's file."""
+        images, files = batch
+        probability, label = self(images).float().softmax(dim=1).max(dim=1)
+        return {"file": files, "class": label, "probability": probability}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The recipe's optimiser and schedule, at the learning rate of the global batch."""
+        trainer = self.trainer
+        total_steps = trainer.estimated_stepping_batches
+        if math.isinf(total_steps):
+            raise InputError(
+                "the cosine schedule needs an end: set trainer.max_epochs or trainer.max_steps"
+            )
+        accumulate = trainer.accumulate_grad_batches
+        global_batch = self.batch_size * trainer.world_size * accumulate
+        lr = self.optim.effective_lr(global_batch)
+        rank_zero_info(f"learning rate {lr:.4g} at a global batch of {global_batch}")
+        for logger in self.loggers:
+            logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
+        optimizer = create_optimizer(self.backbone, self.optim, lr)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
+        schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": self.optim.interval},
+        }
+
+    def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
+        """Step timm's schedule, which counts for itself in the unit it was made with."""
+        scheduler.step(self.current_epoch + 1)
+        scheduler.step_update(self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another model before anything is loaded."""
+        ours, theirs = self.state_dict(), checkpoint["state_dict"]
+        wrong = [key for key in ours if key not in theirs or ours[key].shape != theirs[key].shape]
+        if wrong or len(theirs) != len(ours):
+            raise InputError(
+                f"the checkpoint holds another model than {self.hparams['backbone']} with "
+                f"{self.num_classes} classes: {len(wrong)} of {len(ours)} tensors are missing or "
+                f"differ in shape, {(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
+                "use the config it was trained with"
+            )
+
+    def _batch_rng(self, batch_idx: int) -> np.random.Generator:
+        """The same choices on every rank, and again after a resume: nothing has to be saved.
+
+        The global step would stand still while gradients accumulate; epoch and batch index do not.
+        """
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return np.random.default_rng((seed, self.current_epoch, batch_idx))
+
+    def _evaluate(self, batch: Batch, stage: str, accuracy: MetricCollection) -> dict[str, Tensor]:
+        images, classes = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits.float(), classes)
+        accuracy.update(logits, classes)
+        self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=len(images))
+        self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
+        return {"logits": logits, "classes": classes}
+
+    def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else mixed.lam
+        self.log_dict(
+            {f"train/loss_{name}": value.detach() for name, value in losses.items()}
+            | {"train/lam": lam}
+            | {f"train/{name}": value for name, value in mixed.notes.items()}
+        )

@@ -1,0 +1,87 @@
+"""Optimiser and learning-rate schedule: timm's parts, and the one place that scales the rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from smmix_pl.errors import InputError
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """How the weights are trained. The defaults are the ImageNet recipe of the authors' release.
+
+    Args:
+        name: Any optimiser that timm knows.
+        lr: Base learning rate, for a global batch of ``lr_batch`` images.
+        lr_batch: The rate follows the global batch linearly from here; null takes ``lr`` as it is.
+        weight_decay: Applied to weights only: not to biases, norms, position and class tokens.
+        betas: AdamW's averaging coefficients.
+        eps: AdamW's epsilon.
+        warmup_epochs: Epochs of linear warm-up.
+        warmup_lr: Rate at the first step; not scaled.
+        min_lr: Rate at the end of the cosine; not scaled.
+        interval: ``epoch`` changes the rate once an epoch, as the release does; ``step`` each step.
+    """
+
+    name: str = "adamw"
+    lr: float = 5e-4
+    lr_batch: int | None = 512
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    warmup_epochs: float = 5
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    interval: Literal["step", "epoch"] = "step"
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise InputError(f"the learning rate is {self.lr}; optim.lr must be above 0")
+        if self.lr_batch is not None and self.lr_batch < 1:
+            raise InputError(f"optim.lr_batch is {self.lr_batch}; give a batch size or null")
+
+    def effective_lr(self, global_batch: int) -> float:
+        """The peak learning rate for a global batch (devices x nodes x accumulation x batch)."""
+        return self.lr if self.lr_batch is None else self.lr * global_batch / self.lr_batch
+
+
+def create_optimizer(model: nn.Module, recipe: OptimRecipe, lr: float) -> Optimizer:
+    """Timm's optimiser over decayed and undecayed weights.
+
+    Args:
+        model: Its ``no_weight_decay()`` names parameters that are not decayed, beside all 1-D ones.
+        recipe: The optimiser's settings.
+        lr: Peak learning rate.
+    """
+    settings = {"betas": recipe.betas, "eps": recipe.eps} if "adam" in recipe.name else {}
+    return create_optimizer_v2(
+        model, opt=recipe.name, lr=lr, weight_decay=recipe.weight_decay, **settings
+    )
+
+
+def create_schedule(
+    optimizer: Optimizer, recipe: OptimRecipe, total_steps: int, steps_per_epoch: int
+) -> CosineLRScheduler:
+    """Linear warm-up, then a cosine down to ``min_lr`` (timm's).
+
+    Args:
+        optimizer: Carries the peak rate.
+        recipe: The schedule's settings.
+        total_steps: Optimiser steps of the whole run.
+        steps_per_epoch: Optimiser steps of one epoch.
+    """
+    unit = steps_per_epoch if recipe.interval == "epoch" else 1
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=math.ceil(total_steps / unit),
+        lr_min=recipe.min_lr,
+        warmup_t=round(recipe.warmup_epochs * steps_per_epoch / unit),
+        warmup_lr_init=recipe.warmup_lr,
+        t_in_epochs=recipe.interval == "epoch",
+    )
