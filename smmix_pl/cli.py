@@ -1,0 +1,170 @@
+"""The command line: `lightning` and `smmix`, two names for one LightningCLI."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import smmix_pl.callbacks  # noqa: F401 - a callback can then be named without its module
+from smmix_pl.data import ImageData
+from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.mixing import SMMix  # noqa: F401 - so can a mixer
+from smmix_pl.module import SMMixModule
+
+FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
+"""What the model learns from the data; nobody says it twice."""
+
+
+def main(args: ArgsType = None) -> None:
+    """Run a subcommand (fit, validate, test, predict); the console scripts' entry point.
+
+    Args:
+        args: Command line words; null takes those of the program. Bad input is told in one sentence
+            on stderr, with exit status 2; set ``SMMIX_DEBUG=1`` to see the traceback as well.
+    """
+    try:
+        if args is None:
+            sys.argv[1:] = resolve_configs(sys.argv[1:])
+        elif isinstance(args, list):
+            args = resolve_configs(args)
+        SMMixCLI(
+            SMMixModule,
+            ImageData,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+    except Exception as error:
+        cause = input_error(error)
+        if cause is None or os.environ.get("SMMIX_DEBUG"):
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+class Parser(LightningArgumentParser):
+    """Tells what is wrong with a command line in one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an `InputError` instead of printing the usage."""
+        told = input_error(ex)
+        raise told or InputError(" ".join(message.split()) + self._nearest(message)) from ex
+
+    def _nearest(self, message: str) -> str:
+        """The known names nearest to the one that the message does not accept."""
+        known = {key for parser in self._all_parsers() for key in _destinations(parser)}
+        for sign in ("does not accept option '", "Option '", "unrecognized arguments: --"):
+            if sign in message:
+                wrong = message.split(sign)[1].split("'")[0].split("=")[0].split()[0]
+                return f"; {did_you_mean(wrong, known)}"
+        return ""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the config of a run into its own folder, and into the loggers that keep configs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save, unless the run leaves no trace."""
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the config to the loggers."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config)
+
+
+class SMMixCLI(LightningCLI):
+    """LightningCLI with the model told by the data what it has to know."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link data to model; add what Lightning's trainer does not have."""
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.set_defaults({"model.mixer": {"class_path": "smmix_pl.SMMix"}})
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="After fit, test the best checkpoint.",
+        )
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, if asked to."""
+        if self.config.fit.test_after_fit and not self.trainer.fast_dev_run:
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as the user wrote it.
+
+        Lightning would let the hyper-parameters in the checkpoint silently win over it.
+        """
+
+
+def input_error(error: BaseException | None) -> InputError | None:
+    """The `InputError` behind an exception, if there is one."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def resolve_configs(words: list[str]) -> list[str]:
+    """Replace each ``--config NAME`` by a path: NAME itself if it is a file, else a shipped config.
+
+    Raises:
+        InputError: It is neither, or it sets what the data sets.
+    """
+    resolved = list(words)
+    for index, word in enumerate(words):
+        if word in ("--config", "-c") and index + 1 < len(words):
+            resolved[index + 1] = find_config(words[index + 1])
+        elif word.startswith("--config="):
+            resolved[index] = "--config=" + find_config(word.removeprefix("--config="))
+    return resolved
+
+
+def find_config(name: str) -> str:
+    """The path of a config file, looked up as a path first and then among the shipped configs.
+
+    Raises:
+        InputError: There is none of that name, or it sets what the data sets.
+    """
+    folder = configs_folder()
+    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
+        if path.is_file():
+            _check_config(path)
+            return str(path)
+    shipped = [path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")]
+    raise InputError(
+        f"there is no config {name!r}, neither as a file from here nor among the shipped ones; "
+        + did_you_mean(name, shipped)
+    )
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _check_config(path: Path) -> None:
+    """Refuse a value that the link from the data would silently replace."""
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    model = config.get("model") if isinstance(config, dict) else None
+    for name in FROM_DATA:
+        if isinstance(model, dict) and name in model:
+            raise InputError(f"{path} sets model.{name}, which comes from the data; take it out")
