@@ -1,23 +1,33 @@
 """The command line: `lightning` and `smmix`, two names for one LightningCLI."""
 
+import inspect
 import os
+import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 
 import smmix_pl.callbacks  # noqa: F401 - a callback can then be named without its module
-from smmix_pl.data import ImageData
+from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
-from smmix_pl.mixing import SMMix  # noqa: F401 - so can a mixer
+from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
+from smmix_pl.optim import OptimRecipe
 
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """What the model learns from the data; nobody says it twice."""
+
+SECTIONS = {"model": SMMixModule, "data": ImageData, "trainer": Trainer}
+RECIPES = (OptimRecipe, TrainTransform, EvalTransform)
 
 
 def main(args: ArgsType = None) -> None:
@@ -57,16 +67,7 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `InputError` instead of printing the usage."""
         told = input_error(ex)
-        raise told or InputError(" ".join(message.split()) + self._nearest(message)) from ex
-
-    def _nearest(self, message: str) -> str:
-        """The known names nearest to the one that the message does not accept."""
-        known = {key for parser in self._all_parsers() for key in _destinations(parser)}
-        for sign in ("does not accept option '", "Option '", "unrecognized arguments: --"):
-            if sign in message:
-                wrong = message.split(sign)[1].split("'")[0].split("=")[0].split()[0]
-                return f"; {did_you_mean(wrong, known)}"
-        return ""
+        raise told or InputError(" ".join(message.split()) + nearest_names(message)) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -109,6 +110,20 @@ class SMMixCLI(LightningCLI):
 
         Lightning would let the hyper-parameters in the checkpoint silently win over it.
         """
+
+
+def nearest_names(message: str) -> str:
+    """A hint for a message of jsonargparse about a name that it does not accept; else nothing."""
+    found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
+    if found is None or "before subcommand" in message:
+        return ""
+    section, *names = found[1].split(".")
+    if section in SECTIONS and names:
+        known = [f"{section}.{name}" for name in inspect.signature(SECTIONS[section]).parameters]
+        return "; " + did_you_mean(f"{section}.{names[0]}", known)
+    owners = [ImageData, *ImageData.__subclasses__(), *Mixer.__subclasses__(), *RECIPES]
+    nested = {name for owner in owners for name in inspect.signature(owner).parameters}
+    return "; " + did_you_mean(found[1].split(".")[-1], nested)
 
 
 def input_error(error: BaseException | None) -> InputError | None:

@@ -1,4 +1,4 @@
-"""The losses of a training step, from what the batch carries (paper section 3.5).
+"""The losses of a training step, from what the batch carries.
 
 B batch, K classes.
 """
@@ -23,7 +23,7 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def fine_grained_loss(target_logits: Tensor, source_logits: Tensor, regions: Regions) -> Tensor:
-    """Each region's logits against its own image's labels, the mean of both (equation 7).
+    """Each region's logits against its own image's labels, the mean of both.
 
     Args:
         target_logits: Token-head logits of the target regions, ``(B, K)``.
@@ -36,7 +36,7 @@ def fine_grained_loss(target_logits: Tensor, source_logits: Tensor, regions: Reg
 
 
 def consistency_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(softmax(teacher_logits) || softmax(logits)), batch mean (equation 9).
+    """KL(softmax(teacher_logits) || softmax(logits)), batch mean.
 
     Args:
         logits: Class logits of the mixed images, ``(B, K)``.

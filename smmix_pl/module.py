@@ -71,7 +71,10 @@ class SMMixModule(LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
-        self.save_hyperparameters(ignore=["mixer", "optim"])
+        self.save_hyperparameters(logger=False)
+        for name in ("mixer", "optim"):  # objects built in Python would put code into checkpoints
+            if not isinstance(self.hparams[name], dict):
+                del self.hparams[name]
         self.backbone = Backbone(
             backbone,
             num_classes,
@@ -105,7 +108,7 @@ class SMMixModule(LightningModule):
         return self.backbone(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mix, forward, losses, log (paper, figure 2)."""
+        """Mix, forward, losses, log."""
         images, classes = batch
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
         with torch.no_grad():

@@ -27,9 +27,9 @@ class SMMix(Mixer):
     """Each batch: max-min region mixing by the model's own attention, else Mixup.
 
     The region of the source image that the model attends to most is pasted over the region of the
-    target image that it attends to least (paper section 3.2). The motivating pass that finds them
-    also gives the consistency target (section 3.4), and the pasted region the fine-grained labels
-    (section 3.3).
+    target image that it attends to least. The motivating pass that finds them also gives the
+    consistency target, and the pasted region the fine-grained labels. As in the authors' code
+    (`SMMix.__call__`), which counts lam from the target image: 1 - lambda of the paper.
 
     Args:
         switch_prob: Probability of SMMix rather than Mixup, drawn once per batch; in [0, 1].
@@ -119,7 +119,7 @@ class SMMix(Mixer):
             regions=Regions(window_mask(to, side, grid), labels, labels.flip(0))
             if self.fine_grained
             else None,
-            # Equation 8: the mixed logits are softmaxed, not the softmaxes mixed.
+            # The mixed logits are softmaxed, not the softmaxes mixed.
             teacher_logits=blend(guide.logits.float(), lam) if self.consistency else None,
             notes={"region_side": float(torch.as_tensor(side, dtype=torch.float32).mean())},
         )

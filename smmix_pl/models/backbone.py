@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         return features._replace(attention=self._on_grid(maps[-1]))
 
     def region_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Token-head logits of the mean token of a region (paper section 3.3).
+        """Token-head logits of the mean token of a region.
 
         Args:
             tokens: ``(B, N, D)``.
@@ -197,7 +197,7 @@ class Backbone(nn.Module):
         if maps[-1].ndim != 4 or len(maps[-1]) != 1 or prefix not in (0, self._prefix_tokens):
             raise InputError(
                 f"{name} cannot motivate SMMix at {image_size[0]} x {image_size[1]} pixels: its "
-                f"last attention map has shape {tuple(maps[-1].shape)} for one image, which is not one "
+                f"last attention map, {tuple(maps[-1].shape)} for one image, is not one "
                 f"distribution over its {tokens.shape[1]} image tokens"
             )
         return grid, tokens.shape[2]

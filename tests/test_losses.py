@@ -1,0 +1,84 @@
+"""Losses against their formulas, written out."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from smmix_pl.losses import (
+    consistency_loss,
+    fine_grained_loss,
+    soft_cross_entropy,
+    weighted_sum,
+)
+from smmix_pl.mixing import Regions, soft_labels
+
+
+def random_case(seed, batch=6, classes=7):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, classes, generator=generator)
+    labels = torch.rand(batch, classes, generator=generator).softmax(1)
+    return logits, labels
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_soft_cross_entropy(seed):
+    logits, labels = random_case(seed)
+    probabilities = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
+    expected = -(labels * probabilities.log()).sum(1).mean()
+    torch.testing.assert_close(soft_cross_entropy(logits, labels), expected.float())
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.5))
+def test_soft_cross_entropy_of_smoothed_labels_is_torchs(seed, smoothing):
+    logits, _ = random_case(seed)
+    classes = torch.arange(6)
+    ours = soft_cross_entropy(logits, soft_labels(classes, 7, smoothing))
+    torch.testing.assert_close(ours, F.cross_entropy(logits, classes, label_smoothing=smoothing))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_consistency_is_the_divergence_from_the_teacher(seed):
+    logits, _ = random_case(seed)
+    teacher_logits, _ = random_case(seed + 1)
+    q, p = teacher_logits.double().softmax(1), logits.double().softmax(1)
+    expected = (q * (q / p).log()).sum(1).mean()
+    torch.testing.assert_close(consistency_loss(logits, teacher_logits), expected.float())
+
+
+def test_consistency_of_a_model_with_itself_is_zero():
+    logits, _ = random_case(0)
+    assert consistency_loss(logits, logits).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_no_gradient_reaches_the_teacher():
+    logits, _ = random_case(0)
+    teacher = logits.clone().requires_grad_()
+    student = (logits + 1).requires_grad_()
+    consistency_loss(student, teacher).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+def test_fine_grained_loss_reads_each_region_against_its_own_image():
+    _, labels = random_case(0)
+    perfect = labels.log()
+    other = labels.flip(0)
+    mask = torch.zeros(6, 4, dtype=torch.bool)
+    regions = Regions(mask, labels, other)
+    entropy = soft_cross_entropy(perfect, labels)
+    torch.testing.assert_close(fine_grained_loss(perfect, other.log(), regions), entropy)
+    assert fine_grained_loss(other.log(), perfect, regions) > entropy
+
+
+def test_losses_are_float32_under_half_precision():
+    logits, labels = random_case(0)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert soft_cross_entropy(logits.to(dtype), labels).dtype == torch.float32
+        assert consistency_loss(logits.to(dtype), logits.to(dtype)).dtype == torch.float32
+
+
+def test_weighted_sum():
+    losses = {"a": torch.tensor(2.0), "b": torch.tensor(3.0), "c": torch.tensor(5.0)}
+    assert weighted_sum(losses, {"b": 0.5, "c": 0.0}).item() == 3.5
