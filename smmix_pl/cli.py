@@ -4,8 +4,9 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -26,7 +27,11 @@ from smmix_pl.optim import OptimRecipe
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """What the model learns from the data; nobody says it twice."""
 
-SECTIONS = {"model": SMMixModule, "data": ImageData, "trainer": Trainer}
+SECTIONS: dict[str, Callable[..., Any]] = {
+    "model": SMMixModule,
+    "data": ImageData,
+    "trainer": Trainer,
+}
 RECIPES = (OptimRecipe, TrainTransform, EvalTransform)
 
 
@@ -102,8 +107,10 @@ class SMMixCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""
-        if self.config.fit.test_after_fit and not self.trainer.fast_dev_run:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best")
+        if self.config.fit.test_after_fit:
+            saved = self.trainer.checkpoint_callback  # None in a fast_dev_run
+            ckpt_path = "best" if saved else None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as the user wrote it.
@@ -121,7 +128,7 @@ def nearest_names(message: str) -> str:
     if section in SECTIONS and names:
         known = [f"{section}.{name}" for name in inspect.signature(SECTIONS[section]).parameters]
         return "; " + did_you_mean(f"{section}.{names[0]}", known)
-    owners = [ImageData, *ImageData.__subclasses__(), *Mixer.__subclasses__(), *RECIPES]
+    owners: list[Callable[..., Any]] = [ImageData, *ImageData.__subclasses__(), *Mixer.__subclasses__(), *RECIPES]
     nested = {name for owner in owners for name in inspect.signature(owner).parameters}
     return "; " + did_you_mean(found[1].split(".")[-1], nested)
 

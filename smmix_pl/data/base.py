@@ -114,7 +114,8 @@ class ImageData(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Open what a stage needs, so that what is missing is told before the first step."""
-        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,)):
+        splits: dict[str, tuple[Any, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
+        for split in splits.get(stage, (stage,)):
             self._sets[split] = self._open(split)
         if stage == "fit":
             self._check_batch(len(self._sets["train"]))  # type: ignore[arg-type]

@@ -1,0 +1,31 @@
+"""Where a callback's figure goes: the run folder, and every logger that takes images."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """The folder of this run, or None where a run leaves no trace (no logger)."""
+    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+
+
+def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Write a figure as PNG into the run's ``pictures`` folder and hand it to W&B; rank 0 only.
+
+    Args:
+        trainer: Whose run it belongs to.
+        name: Log key such as ``test/reliability``; the file's name has no slash.
+        figure: What to save.
+    """
+    folder = run_folder(trainer)
+    if folder is None or not trainer.is_global_zero:
+        return
+    path = folder / "pictures" / f"{name.replace('/', '_')}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)])

@@ -1,0 +1,93 @@
+"""Pictures of what SMMix does to a batch."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from smmix_pl.callbacks.figures import save_figure
+from smmix_pl.data import ImageData
+from smmix_pl.data.transforms import denormalise
+from smmix_pl.mixing.regions import least_attended, most_attended, paste
+from smmix_pl.mixing.smmix import target_share
+from smmix_pl.models import Backbone
+from smmix_pl.module import SMMixModule
+from smmix_pl.plots import MixedExample, mixing_figure
+
+
+class MixedPictures(Callback):
+    """Draws how SMMix would mix the first validation images, with the model as it is then.
+
+    Args:
+        every_n_epochs: At least 1; the last epoch is always drawn.
+        examples: Number of rows.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, examples: int = 4) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.examples = examples
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw, if it is time."""
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        if batch_idx or not due or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        images, classes = batch
+        ends = [*range(self.examples), *range(-self.examples, 0)]  # far apart, so of other classes
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        names = [data.class_names[label] for label in classes[ends].tolist()]
+        backbone = cast(SMMixModule, pl_module).backbone
+        examples = mixing_examples(backbone, images[ends], names, side=min(backbone.grid) // 2)
+        figure = mixing_figure([_displayable(example, data) for example in examples])
+        save_figure(trainer, "train/mixing", figure)
+
+
+def mixing_examples(
+    backbone: Backbone, images: Tensor, names: Sequence[str], side: int
+) -> list[MixedExample]:
+    """What max-min mixing does to the first half of a batch, each image with its source.
+
+    Args:
+        backbone: The model that attends.
+        images: ``(2 n, 3, H, W)``, normalised; image i is mixed with image 2 n - 1 - i.
+        names: Class name of each image.
+        side: Region side in tokens.
+
+    Returns:
+        n examples, images still normalised, on the CPU.
+    """
+    attention = backbone.guide(images).attention
+    to, origin = least_attended(attention, side), most_attended(attention.flip(0), side)
+    mixed = paste(images, images.flip(0), to, origin, side, backbone.grid)
+    lam = target_share(side, backbone.grid)
+    return [
+        MixedExample(
+            target=images[i].cpu(),
+            source=images[-1 - i].cpu(),
+            mixed=mixed[i].cpu(),
+            target_attention=attention[i].cpu(),
+            source_attention=attention[-1 - i].cpu(),
+            covered=(*to[i].tolist(), side),
+            copied=(*origin[i].tolist(), side),
+            names=(names[i], names[-1 - i]),
+            lam=float(lam),
+        )
+        for i in range(len(images) // 2)
+    ]
+
+
+def _displayable(example: MixedExample, data: ImageData) -> MixedExample:
+    target, source, mixed = (
+        denormalise(image, data.mean, data.std)
+        for image in (example.target, example.source, example.mixed)
+    )
+    return example._replace(target=target, source=source, mixed=mixed)
