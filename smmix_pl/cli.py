@@ -128,7 +128,12 @@ def nearest_names(message: str) -> str:
     if section in SECTIONS and names:
         known = [f"{section}.{name}" for name in inspect.signature(SECTIONS[section]).parameters]
         return "; " + did_you_mean(f"{section}.{names[0]}", known)
-    owners: list[Callable[..., Any]] = [ImageData, *ImageData.__subclasses__(), *Mixer.__subclasses__(), *RECIPES]
+    owners: list[Callable[..., Any]] = [
+        ImageData,
+        *ImageData.__subclasses__(),
+        *Mixer.__subclasses__(),
+        *RECIPES,
+    ]
     nested = {name for owner in owners for name in inspect.signature(owner).parameters}
     return "; " + did_you_mean(found[1].split(".")[-1], nested)
 
