@@ -1,23 +1,22 @@
 """Calibration from fixed-size sums: right on many ranks, and of bounded memory."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
-@dataclass(frozen=True)
-class Reliability:
+class Reliability(NamedTuple):
     """A reliability diagram in numbers, one entry a bin.
 
     Attributes:
-        count: Predictions in the bin, ``(n_bins,)``.
+        total: Predictions in the bin, ``(n_bins,)``.
         confidence: Their mean confidence; 0 in an empty bin.
         accuracy: The share of them that is right; 0 in an empty bin.
     """
 
-    count: Tensor
+    total: Tensor
     confidence: Tensor
     accuracy: Tensor
 
@@ -25,7 +24,7 @@ class Reliability:
     def ece(self) -> Tensor:
         """Expected calibration error: mean |accuracy - confidence| over predictions, in [0, 1]."""
         gap = (self.accuracy - self.confidence).abs()
-        return (self.count * gap).sum() / self.count.sum().clamp(min=1)
+        return (self.total * gap).sum() / self.total.sum().clamp(min=1)
 
 
 class ReliabilityBins(Metric):
@@ -64,6 +63,6 @@ class ReliabilityBins(Metric):
 
     def compute(self) -> Reliability:
         """The diagram over everything seen on all ranks."""
-        count, confidence, correct = self.sums
-        filled = count.clamp(min=1)
-        return Reliability(count, confidence / filled, correct / filled)
+        total, confidence, correct = self.sums
+        filled = total.clamp(min=1)
+        return Reliability(total, confidence / filled, correct / filled)

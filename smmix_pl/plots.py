@@ -21,9 +21,7 @@ def reliability_diagram(bins: Reliability, title: str) -> Figure:
     """
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    count, confidence, accuracy = (
-        values.cpu().numpy() for values in (bins.count, bins.confidence, bins.accuracy)
-    )
+    count, confidence, accuracy = (values.cpu().numpy() for values in bins)
     n_bins = len(count)
     left, width = np.arange(n_bins) / n_bins, 1 / n_bins
     filled = count > 0
