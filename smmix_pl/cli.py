@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -62,7 +63,7 @@ def main(args: ArgsType = None) -> None:
         cause = input_error(error)
         if cause is None or os.environ.get("SMMIX_DEBUG"):
             raise
-        print(f"error: {cause}", file=sys.stderr)
+        print("error:", " ".join(str(cause).split()), file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -71,8 +72,9 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `InputError` instead of printing the usage."""
-        told = input_error(ex)
-        raise told or InputError(" ".join(message.split()) + nearest_names(message)) from ex
+        raise input_error(ex) or InputError(
+            " ".join(message.split()) + nearest_names(message)
+        ) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -138,9 +140,9 @@ def nearest_names(message: str) -> str:
     return "; " + did_you_mean(found[1].split(".")[-1], nested)
 
 
-def input_error(error: BaseException | None) -> InputError | None:
-    """The `InputError` behind an exception, if there is one."""
-    while error is not None and not isinstance(error, InputError):
+def input_error(error: BaseException | None) -> Exception | None:
+    """The bad input behind an exception, ours or what Lightning calls misconfiguration, if any."""
+    while error is not None and not isinstance(error, (InputError, MisconfigurationException)):
         error = error.__cause__ or error.__context__
     return error
 

@@ -35,6 +35,7 @@ def digits_run(tmp_path_factory):
     result = run_cli(
         *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1"),
         *("--trainer.limit_train_batches=3", "--trainer.check_val_every_n_epoch=1"),
+        "--trainer.log_every_n_steps=1",
         cwd=folder,
     )
     assert result.returncode == 0, result.stderr
