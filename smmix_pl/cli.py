@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from lightning.pytorch import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -106,6 +106,13 @@ class SMMixCLI(LightningCLI):
             default=False,
             help="After fit, test the best checkpoint.",
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Look for the checkpoint before anything is built."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path and path not in ("best", "last", "hpc") and "://" not in path:
+            if not Path(path).exists():
+                raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""

@@ -192,7 +192,8 @@ class Backbone(nn.Module):
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             raise InputError(f"{name} gives no image tokens for the token head to read")
         tokens = self._image_tokens(features)
-        grid = _token_grid(name, tokens.shape[1], image_size)
+        stride = self.model.feature_info[-1]["reduction"]
+        grid = _token_grid(name, stride, tokens.shape[1], image_size)
         prefix = maps[-1].shape[-1] - tokens.shape[1]
         if maps[-1].ndim != 4 or len(maps[-1]) != 1 or prefix not in (0, self._prefix_tokens):
             raise InputError(
@@ -247,15 +248,14 @@ def create_timm_model(
         return timm.create_model(name, pretrained=pretrained, **args)
 
 
-def _token_grid(name: str, tokens: int, image_size: ImageSize) -> ImageSize:
-    """The grid of square patches that gives so many tokens."""
+def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> ImageSize:
+    """The grid of tokens, each ``stride`` pixels wide and high."""
     height, width = image_size
-    patch = max(1, round((height * width / tokens) ** 0.5))
-    grid = (height // patch, width // patch)
-    if grid[0] * grid[1] != tokens or height % patch or width % patch:
-        near = f"{max(1, round(height / patch)) * patch} x {max(1, round(width / patch)) * patch}"
+    grid = (height // stride, width // stride)
+    if grid[0] * grid[1] != tokens or height % stride or width % stride:
+        near = " x ".join(str(max(1, round(side / stride)) * stride) for side in image_size)
         raise InputError(
-            f"image size {height} x {width} is not a whole number of {name}'s patches of {patch} "
+            f"image size {height} x {width} is not a whole number of {name}'s patches of {stride} "
             f"pixels; the nearest that is: {near}"
         )
     return grid
