@@ -1,0 +1,173 @@
+"""The LightningModule under a real Trainer, on real digits."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from smmix_pl import CutMix, Digits, Mixup, NoMix, OptimRecipe, SMMix, SMMixModule
+from smmix_pl.data import TrainTransform
+from smmix_pl.mixing import soft_labels
+
+PLAIN = TrainTransform(crop="padded", hflip=0.0, color_jitter=0.0, auto_augment=None)
+
+
+def digits(**arguments):
+    settings = {"image_size": 16, "batch_size": 64, "num_workers": 0, "train_transform": PLAIN}
+    return Digits(**(settings | arguments))
+
+
+def module(mixer, **arguments):
+    torch.manual_seed(0)
+    settings = {
+        "num_classes": 10,
+        "image_size": (16, 16),
+        "batch_size": 64,
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2},
+        "optim": OptimRecipe(lr=2e-3, lr_batch=None, warmup_epochs=1),
+    }
+    return SMMixModule(mixer=mixer, **(settings | arguments))
+
+
+def trainer(tmp_path, **arguments):
+    settings = {
+        "default_root_dir": tmp_path,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    return Trainer(**(settings | arguments))
+
+
+class Recorder(Callback):
+    """Keeps what every training step logged."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append({key: float(v) for key, v in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize(
+    "mixer", [SMMix(), Mixup(), CutMix(), NoMix()], ids=lambda m: type(m).__name__
+)
+def test_training_lowers_the_validation_loss(mixer, tmp_path):
+    seed_everything(0)
+    fit = trainer(tmp_path, max_epochs=4)
+    model, data = module(mixer), digits()
+    before = fit.validate(model, data, verbose=False)[0]
+    fit.fit(model, data)
+    after = fit.validate(model, data, verbose=False)[0]
+    assert after["val/loss"] < before["val/loss"] - 0.1
+    assert after["val/top5"] >= after["val/top1"]
+
+
+def test_what_a_batch_carries_decides_which_losses_exist(tiny_module):
+    images = torch.randn(4, 3, 32, 32)
+    labels = soft_labels(torch.arange(4), 10)
+
+    def losses(mixer):
+        mixed = mixer(images, labels, tiny_module.backbone, np.random.default_rng(0))
+        return set(tiny_module.losses(mixed))
+
+    assert losses(SMMix(switch_prob=1)) == {"classification", "fine_grained", "consistency"}
+    assert losses(SMMix(switch_prob=1, consistency=False)) == {"classification", "fine_grained"}
+    assert losses(SMMix(switch_prob=1, fine_grained=False)) == {"classification", "consistency"}
+    assert losses(SMMix(switch_prob=0)) == {"classification"}
+    assert losses(CutMix()) == {"classification"}
+
+
+@pytest.mark.parametrize("mixer", [SMMix(switch_prob=1), SMMix(switch_prob=0), CutMix(), NoMix()])
+def test_every_step_gives_every_weight_a_gradient(tiny_module, mixer):
+    """So DistributedDataParallel needs no search for unused parameters."""
+    labels = soft_labels(torch.arange(4), 10)
+    mixed = mixer(torch.randn(4, 3, 32, 32), labels, tiny_module.backbone, np.random.default_rng(0))
+    sum(tiny_module.losses(mixed).values()).backward()
+    assert all(parameter.grad is not None for parameter in tiny_module.parameters())
+
+
+def test_weights_scale_the_losses(tmp_path):
+    recorder = Recorder()
+    seed_everything(0)
+    model = module(SMMix(switch_prob=1), fine_grained_weight=0.25, consistency_weight=2.0)
+    trainer(tmp_path, max_steps=3, callbacks=[recorder]).fit(model, digits())
+    for step in recorder.steps:
+        expected = (
+            step["train/loss_classification"]
+            + 0.25 * step["train/loss_fine_grained"]
+            + 2.0 * step["train/loss_consistency"]
+        )
+        assert step["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def mixing_of(tmp_path, seed, **arguments):
+    recorder = Recorder()
+    seed_everything(seed)
+    trainer(tmp_path, max_epochs=2, limit_train_batches=6, callbacks=[recorder], **arguments).fit(
+        module(SMMix()), digits()
+    )
+    return [step["train/lam"] for step in recorder.steps]
+
+
+def test_mixing_follows_from_the_seed_and_differs_by_batch_and_epoch(tmp_path):
+    once, again, other = (mixing_of(tmp_path, seed) for seed in (0, 0, 1))
+    assert once == again != other
+    assert len(set(once)) > 6
+
+
+def test_accumulated_batches_mix_differently(tmp_path):
+    """The global step stands still while gradients accumulate."""
+    assert len(set(mixing_of(tmp_path, 0, accumulate_grad_batches=3))) > 6
+
+
+def test_a_stopped_and_resumed_run_equals_the_straight_one(tmp_path):
+    def fit(max_epochs, ckpt_path=None):
+        seed_everything(0)
+        run = trainer(tmp_path, max_epochs=2, limit_train_batches=5)
+        run.fit_loop.max_epochs = max_epochs
+        model = module(SMMix())
+        run.fit(model, digits(), ckpt_path=ckpt_path, weights_only=True)
+        return run, model
+
+    _, straight = fit(2)
+    run, _ = fit(1)
+    run.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = fit(2, tmp_path / "half.ckpt")
+    for name, weight in straight.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_weights_average_is_evaluated_and_saved(tmp_path):
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    seed_everything(0)
+    run = trainer(tmp_path, max_steps=4, callbacks=[EMAWeightAveraging(decay=0.5)])
+    model = module(SMMix())
+    run.fit(model, digits())
+    run.save_checkpoint(tmp_path / "ema.ckpt")
+    saved = torch.load(tmp_path / "ema.ckpt", weights_only=True)
+    name = "backbone.model.head.weight"
+    raw = saved["current_model_state"][name]
+    assert not torch.equal(saved["state_dict"][name], raw)
+
+
+def test_a_checkpoint_loads_in_python(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    model = module(SMMix())
+    run.fit(model, digits())
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = SMMixModule.load_from_checkpoint(tmp_path / "model.ckpt", mixer=NoMix()).eval()
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(loaded(images), model.eval()(images))
+
+
+def test_repeated_augmentation_repeats_images(tmp_path):
+    data = digits(repeats=3)
+    data.setup("fit")
+    order = list(data.train_dataloader().sampler)
+    assert len(order) == len(data.train_dataloader().dataset)
+    assert order[0] == order[1] == order[2] != order[3]

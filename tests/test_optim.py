@@ -1,0 +1,68 @@
+"""Decay groups, learning rate and schedule of the recipe."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smmix_pl import InputError, OptimRecipe
+from smmix_pl.optim import create_optimizer, create_schedule
+
+
+@given(st.integers(1, 100_000))
+def test_the_learning_rate_follows_the_global_batch(global_batch):
+    assert OptimRecipe(lr=5e-4).effective_lr(global_batch) == pytest.approx(
+        5e-4 * global_batch / 512
+    )
+    assert OptimRecipe(lr=5e-4, lr_batch=None).effective_lr(global_batch) == 5e-4
+
+
+def test_no_decay_on_bias_norm_position_and_class_token(tiny_backbone):
+    optimizer = create_optimizer(tiny_backbone, OptimRecipe(), lr=1e-3)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in tiny_backbone.named_parameters():
+        undecayed = parameter.ndim == 1 or name in ("model.pos_embed", "model.cls_token")
+        assert decay[id(parameter)] == (0.0 if undecayed else 0.05), name
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert len(decay) == len(list(tiny_backbone.parameters()))
+
+
+def rates(recipe, epochs=20, steps_per_epoch=10, lr=1e-3):
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    optimizer = torch.optim.AdamW([weight], lr=lr)
+    schedule = create_schedule(optimizer, recipe, epochs * steps_per_epoch, steps_per_epoch)
+    seen = []
+    for step in range(epochs * steps_per_epoch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        schedule.step_update(step + 1)
+        if (step + 1) % steps_per_epoch == 0:
+            schedule.step((step + 1) // steps_per_epoch)
+    return torch.tensor(seen)
+
+
+def test_warm_up_then_cosine():
+    seen = rates(OptimRecipe(warmup_epochs=5))
+    assert seen[0] == pytest.approx(1e-6)
+    assert (seen[:50].diff() > 0).all()
+    expected = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + torch.cos(torch.pi * torch.arange(50, 200) / 200))
+    torch.testing.assert_close(seen[50:], expected)
+
+
+def test_by_epoch_the_rate_stands_still_within_one():
+    seen = rates(OptimRecipe(warmup_epochs=5, interval="epoch")).view(20, 10)
+    assert (seen == seen[:, :1]).all()
+    assert seen[0, 0] == pytest.approx(1e-6)
+    expected = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + torch.cos(torch.pi * torch.arange(5, 20) / 20))
+    torch.testing.assert_close(seen[5:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [({"lr": 0.0}, "rate is 0.0"), ({"lr_batch": 0}, "lr_batch is 0")]
+)
+def test_bad_settings_are_told(arguments, told):
+    with pytest.raises(InputError, match=told):
+        OptimRecipe(**arguments)
