@@ -156,6 +156,7 @@ class SMMixModule(LightningModule):
             raise InputError(
                 "the cosine schedule needs an end: set trainer.max_epochs or trainer.max_steps"
             )
+        trainer.fit_loop.setup_data()  # Lightning has not, where max_steps alone sets the end
         accumulate = trainer.accumulate_grad_batches
         global_batch = self.batch_size * trainer.world_size * accumulate
         lr = self.optim.effective_lr(global_batch)

@@ -174,7 +174,7 @@ BAD = {
     "unknown config": (["--config", "deit_x.yaml"], "did you mean .*deit_t.yaml"),
     "missing data folder": (["--data.root=nowhere"], "nowhere is not a folder; point data.root"),
     "empty data folder": (["--data.root=."], "has no folder train/"),
-    "indivisible size": (["--data.image_size=36"], "image size 36 x 36 .* nearest that is: 32 x 32"),
+    "indivisible size": (["--data.image_size=36"], "image size 36 x 36 .* nearest .*: 32 x 32"),
     "unknown model": (["--model.backbone=deit_tinny"], "timm knows no model named 'deit_tinny'"),
     "no attention": (
         ["--model.backbone=resnet18", "--model.backbone_args={}"],
