@@ -155,14 +155,16 @@ def test_a_stopped_and_resumed_run_equals_the_straight_one(tmp_path):
 
 def test_weights_average_is_evaluated_and_saved(tmp_path):
     seed_everything(0)
-    run = trainer(tmp_path, max_steps=4, callbacks=[EMAWeightAveraging(decay=0.5)])
-    model = module(SMMix())
-    run.fit(model, digits())
-    run.save_checkpoint(tmp_path / "ema.ckpt")
+    average = EMAWeightAveraging(decay=0.5)
+    keep = ModelCheckpoint(tmp_path, "ema", every_n_train_steps=3)
+    run = trainer(tmp_path, max_steps=4, callbacks=[average, keep], enable_checkpointing=True)
+    run.fit(module(SMMix()), digits())
     saved = torch.load(tmp_path / "ema.ckpt", weights_only=True)
     name = "backbone.model.head.weight"
-    raw = saved["current_model_state"][name]
-    assert not torch.equal(saved["state_dict"][name], raw)
+    assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
+    evaluated = module(NoMix())
+    run.test(evaluated, digits(), ckpt_path=tmp_path / "ema.ckpt", verbose=False)
+    assert torch.equal(evaluated.state_dict()[name], saved["state_dict"][name])
 
 
 def test_a_checkpoint_loads_in_python(tmp_path):

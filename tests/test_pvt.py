@@ -10,7 +10,7 @@ import torch
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 
-from smmix_pl import InputError
+from smmix_pl import Backbone, InputError
 from smmix_pl.models.pvt import checkpoint_filter_fn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -219,14 +219,19 @@ def test_timm_groups_layers_by_depth(weight_decay):
     assert decay[id(model.cls_token)] == 0
 
     stages = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
-    names = [
-        "pos_embed1",
-        "block1.0.attn.q.weight",
-        "patch_embed2.proj.bias",
-        "block2.0.norm1.bias",
-    ]
-    names += ["block3.0.mlp.fc1.bias", "cls_token", "norm.bias", "head.bias"]
-    assert [stages[name] for name in names] == [0, 1, 2, 2, 3, 4, 5, 6]
+    names = ["pos_embed1", "block1.0.norm1.bias", "patch_embed2.proj.bias", "block2.0.norm1.bias"]
+    assert [stages[name] for name in names] == [0, 1, 2, 2]
+    names = ["block3.0.norm1.bias", "cls_token", "block4.1.norm1.bias", "norm.bias", "head.bias"]
+    assert [stages[name] for name in names] == [3, 4, 4, 4, 5]
+
+
+def test_pvt_motivates_smmix():
+    backbone = Backbone("pvt_tiny", 5, (64, 96), model_args=TINY)
+    guide = backbone.guide(images(64, 96))
+    assert guide.attention.shape == (2, 2, 3)
+    assert guide.logits.shape == (2, 5)
+    with pytest.raises(InputError, match="nearest that is: 64 x 96"):
+        Backbone("pvt_tiny", 5, (65, 96))
 
 
 def test_image_size_that_the_patches_do_not_divide():
