@@ -163,7 +163,7 @@ def test_weights_average_is_evaluated_and_saved(tmp_path):
     name = "backbone.model.head.weight"
     assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
     evaluated = module(NoMix())
-    run.test(evaluated, digits(), ckpt_path=tmp_path / "ema.ckpt", verbose=False)
+    trainer(tmp_path).test(evaluated, digits(), ckpt_path=tmp_path / "ema.ckpt", verbose=False)
     assert torch.equal(evaluated.state_dict()[name], saved["state_dict"][name])
 
 
