@@ -80,5 +80,5 @@ def run_cli(
         env=clean,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=120,
     )
