@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from smmix_pl.errors import InputError
@@ -102,6 +102,7 @@ class SMMixModule(LightningModule):
         )
         self.val_accuracy = accuracy.clone(prefix="val/")
         self.test_accuracy = accuracy.clone(prefix="test/")
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits ``(B, K)`` of images ``(B, C, H, W)``."""
@@ -136,11 +137,11 @@ class SMMixModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the validation set."""
-        return self._evaluate(batch, "val", self.val_accuracy)
+        return self._evaluate(batch, "val", self.val_accuracy, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the test set."""
-        return self._evaluate(batch, "test", self.test_accuracy)
+        return self._evaluate(batch, "test", self.test_accuracy, self.test_loss)
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
         """The most probable class of each image, its probability and the image's file."""
@@ -196,12 +197,14 @@ class SMMixModule(LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         return np.random.default_rng((seed, self.current_epoch, batch_idx))
 
-    def _evaluate(self, batch: Batch, stage: str, accuracy: MetricCollection) -> dict[str, Tensor]:
+    def _evaluate(
+        self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric
+    ) -> dict[str, Tensor]:
         images, classes = batch
         logits = self(images)
-        loss = F.cross_entropy(logits.float(), classes)
         accuracy.update(logits, classes)
-        self.log(f"{stage}/loss", loss, sync_dist=True, batch_size=len(images))
+        mean_loss.update(F.cross_entropy(logits.float(), classes), weight=len(images))
+        self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
         return {"logits": logits, "classes": classes}
 

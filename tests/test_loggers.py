@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 from conftest import run_cli
-from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb_file import read_records
 
 
-def records(run: Path) -> list[wandb_internal_pb2.Record]:
-    """Everything in a .wandb file."""
+def records(run: Path) -> list[Record]:
     [path] = run.glob("*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(path))
-    found = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.append(record)
-    return found
+    return list(read_records(path))
 
 
 @pytest.fixture(scope="module")
