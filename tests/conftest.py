@@ -69,15 +69,15 @@ def tiny_module() -> SMMixModule:
 
 
 def run_cli(
-    *words: object, cwd: Path, env: dict[str, str] | None = None, program: str = "lightning"
+    *words: object, cwd: Path, env: dict[str, str | None] | None = None, program: str = "lightning"
 ) -> subprocess.CompletedProcess:
-    """An installed program in a process of its own, without a W&B account."""
+    """An installed program in a process of its own; W&B is off, and None unsets a variable."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     clean |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | (env or {})
     return subprocess.run(
         [str(Path(sys.executable).parent / program), *map(str, words)],
         cwd=cwd,
-        env=clean,
+        env={key: value for key, value in clean.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=120,

@@ -18,7 +18,7 @@ def records(run: Path) -> list[Record]:
 def offline_run(tmp_path_factory):
     """A short digits run of somebody without a W&B account."""
     folder = tmp_path_factory.mktemp("wandb")
-    nobody = {"WANDB_MODE": "", "HOME": str(folder), "NETRC": str(folder / "none")}
+    nobody = {"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
     result = run_cli(
         *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1"),
         *("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"),
