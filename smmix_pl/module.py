@@ -108,6 +108,15 @@ class SMMixModule(LightningModule):
         """Class logits ``(B, K)`` of images ``(B, C, H, W)``."""
         return self.backbone(images)
 
+    def setup(self, stage: str) -> None:
+        """Hold the model against the data that it is given."""
+        classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
+        if classes != self.num_classes:
+            raise InputError(
+                f"the data has {classes} classes and the model {self.num_classes}; "
+                "build the model with num_classes=data.num_classes"
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mix, forward, losses, log."""
         images, classes = batch
@@ -210,6 +219,7 @@ class SMMixModule(LightningModule):
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
         self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else mixed.lam
         self.log_dict(
             {f"train/loss_{name}": value.detach() for name, value in losses.items()}

@@ -45,7 +45,7 @@ def history(run: Path) -> dict[str, list[int]]:
 
 def test_offline_run_holds_the_metrics_once_a_step(offline_run):
     steps = history(offline_run)
-    for key in ("train/loss", "train/loss_classification", "train/lam", "images_per_second"):
+    for key in ("train/loss", "train/loss_classification", "train/lam", "lr", "images_per_second"):
         assert steps[key] == [0, 1, 2, 3], key
     for key in ("val/top1", "val/ece", "val/loss"):
         assert steps[key] == [3], key

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
-from smmix_pl import CutMix, Digits, Mixup, NoMix, OptimRecipe, SMMix, SMMixModule
+from smmix_pl import CutMix, Digits, InputError, Mixup, NoMix, OptimRecipe, SMMix, SMMixModule
 from smmix_pl.data import TrainTransform
 from smmix_pl.mixing import soft_labels
 
@@ -89,6 +89,11 @@ def test_every_step_gives_every_weight_a_gradient(tiny_module, mixer):
     mixed = mixer(torch.randn(4, 3, 32, 32), labels, tiny_module.backbone, np.random.default_rng(0))
     sum(tiny_module.losses(mixed).values()).backward()
     assert all(parameter.grad is not None for parameter in tiny_module.parameters())
+
+
+def test_data_of_other_classes_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the data has 10 classes and the model 7"):
+        trainer(tmp_path, max_steps=1).fit(module(NoMix(), num_classes=7), digits())
 
 
 def test_weights_scale_the_losses(tmp_path):
