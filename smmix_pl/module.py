@@ -20,6 +20,7 @@ from smmix_pl.losses import consistency_loss, fine_grained_loss, soft_cross_entr
 from smmix_pl.mixing import Mixed, Mixer, soft_labels
 from smmix_pl.models.attention import Queries
 from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
 
 Batch = tuple[Tensor, Tensor]
@@ -40,6 +41,11 @@ class SMMixModule(LightningModule):
         backbone: Any timm model whose last attention map covers one token grid.
         backbone_args: Further arguments of the timm model, such as ``drop_path_rate``.
         pretrained: Start from timm's pretrained weights.
+        init_from: Start from the weights in a file, as far as they fit: a checkpoint of ours, the
+            authors', an original release of the backbone, or any of timm's. What was not loaded is
+            told.
+        init_token_head: What ``init_from`` does about a token head that is not in the file: leave
+            it ``fresh``, or copy the ``class_head``.
         label_smoothing: In [0, 1).
         fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
         consistency_weight: Weight of the consistency loss (the paper: 1).
@@ -60,6 +66,8 @@ class SMMixModule(LightningModule):
         backbone: str = "deit_tiny_patch16_224",
         backbone_args: dict[str, Any] | None = None,
         pretrained: bool = False,
+        init_from: str | None = None,
+        init_token_head: TokenHeadInit = "fresh",
         label_smoothing: float = 0.1,
         fine_grained_weight: float = 1.0,
         consistency_weight: float = 1.0,
@@ -71,6 +79,8 @@ class SMMixModule(LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+        if pretrained and init_from:
+            raise InputError(f"model.pretrained and model.init_from={init_from}: give one of them")
         self.save_hyperparameters(logger=False)
         for name in ("mixer", "optim"):  # objects built in Python would put code into checkpoints
             if not isinstance(self.hparams[name], dict):
@@ -85,6 +95,9 @@ class SMMixModule(LightningModule):
             pretrained,
             backbone_args,
         )
+        if init_from:
+            del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
+            rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.mixer = mixer

@@ -174,9 +174,6 @@ def test_no_weight_decay_names_parameters(tiny_backbone):
         ("resnet18", 64, {}, "ResNet has no attention map"),
         ("deit_tiny_patch16_224", 230, {}, "230 x 230 is not a whole number .* 224 x 224"),
         ("deit_tiny_patch16_224", 224, {"depht": 2}, "refuses its arguments .*depht"),
-        ("coat_tiny", 224, {}, "coat_tiny gives no image tokens"),
-        ("nest_tiny", 224, {}, "nest_tiny cannot motivate SMMix at 224 x 224"),
-        ("pit_ti_224", 224, {}, "pit_ti_224"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(name, size, args, told):

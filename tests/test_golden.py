@@ -36,20 +36,33 @@ def test_max_min_mixing_is_exact(name):
     assert torch.equal(~source_mask, recorded["target_mask"])
 
 
-@pytest.fixture(scope="module")
-def recorded_step():
-    return load("step_deit.npz")
+STEPS = {
+    "step_deit.npz": ("deit_tiny_patch16_224", TINY),
+    "step_pvt.npz": ("pvt_tiny", {"embed_dims": (16, 32, 40, 64), "depths": (1, 1, 2, 2)}),
+}
+
+
+@pytest.fixture(scope="module", params=STEPS)
+def recording(request):
+    return request.param, load(request.param)
 
 
 @pytest.fixture
-def step_module(recorded_step):
+def recorded_step(recording):
+    return recording[1]
+
+
+@pytest.fixture
+def step_module(recording):
+    name, recorded_step = recording
+    backbone, args = STEPS[name]
     module = SMMixModule(
         num_classes=10,
-        image_size=(32, 32),
+        image_size=tuple(recorded_step["images"].shape[2:]),
         batch_size=8,
         mixer=SMMix(),
-        backbone="deit_tiny_patch16_224",
-        backbone_args=TINY,
+        backbone=backbone,
+        backbone_args=args,
     ).train()
     module.backbone.load_state_dict(
         {

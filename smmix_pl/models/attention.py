@@ -2,6 +2,17 @@
 
 B batch, h heads, Q queries, M keys, G_h G_w token grid, N = G_h * G_w image tokens, P prefix tokens
 (class, distillation and register tokens, which timm puts first).
+
+The paper's, and its release's: the last self-attention's softmaxed map, its mean over heads and
+over the queries of the image tokens. Rows of the map sum to 1 over all keys, so what falls on the
+image tokens sums to 1 where there is no prefix (PVT v2, Swin, Twins, CaiT) and to less where there
+is one: the rest goes to the prefix.
+
+Our reading: CaiT. The paper trains it, its release holds no code for it, and CaiT ends in class
+attention, whose one query is the class token. ``tokens`` stays with the rule above: the last
+talking-heads self-attention, as it leaves the softmax, because the linear mix of heads that follows
+(``proj_w``) leaves no distribution. ``class`` is the other reading: the class token's row of the
+last class attention. XCiT, which the paper does not train, has class attention alone to offer.
 """
 
 from collections.abc import Iterator

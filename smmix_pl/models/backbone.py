@@ -252,10 +252,15 @@ def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> I
     """The grid of tokens, each ``stride`` pixels wide and high."""
     height, width = image_size
     grid = (height // stride, width // stride)
-    if grid[0] * grid[1] != tokens or height % stride or width % stride:
+    if height % stride or width % stride:
         near = " x ".join(str(max(1, round(side / stride)) * stride) for side in image_size)
         raise InputError(
             f"image size {height} x {width} is not a whole number of {name}'s patches of {stride} "
             f"pixels; the nearest that is: {near}"
+        )
+    if grid[0] * grid[1] != tokens:
+        raise InputError(
+            f"{name} cannot train with SMMix: it gives {tokens} image tokens where its "
+            f"{grid[0]} x {grid[1]} grid has {grid[0] * grid[1]}, and the token head needs each one"
         )
     return grid

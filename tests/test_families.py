@@ -1,0 +1,211 @@
+"""Families of backbones beyond plain ViT, one small member of each, through the one seam."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+from smmix_pl import Backbone, InputError, SMMix, SMMixModule
+from smmix_pl.mixing import soft_labels
+
+PLAIN = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+STAGES = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}
+# timm name: (arguments, image side); every grid is 4 x 4
+FAMILIES = {
+    "deit_tiny_distilled_patch16_224": (PLAIN, 32),
+    "cait_xxs24_224": (PLAIN, 32),
+    "beit_base_patch16_224": (PLAIN, 32),
+    "eva02_tiny_patch14_224": (PLAIN, 32),
+    "vit_small_patch16_dinov3": (PLAIN, 32),  # four register tokens and a class token
+    "xcit_nano_12_p16_224": ({"embed_dim": 24, "depth": 2, "num_heads": 2}, 64),
+    "pvt_tiny": (STAGES, 128),
+    "pvt_v2_b0": (STAGES, 128),
+    "twins_svt_small": (STAGES, 128),
+    "swin_tiny_patch4_window7_224": (
+        {"embed_dim": 8, "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2), "window_size": 4},
+        128,
+    ),
+}
+WITHOUT_PREFIX = {"cait", "pvt_v2", "twins", "swin"}  # nothing to attend to but image tokens
+
+
+def images(side):
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def perturb(module):
+    """Weights far from their init, where attention is all but uniform."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+def backbone(name, **arguments):
+    torch.manual_seed(0)
+    args, side = FAMILIES[name]
+    return perturb(Backbone(name, 5, (side, side), model_args=args, **arguments)).eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attention_is_a_distribution_over_the_grid(name):
+    attention = backbone(name).guide(images(FAMILIES[name][1])).attention
+    assert attention.shape == (2, 4, 4)
+    assert (attention >= 0).all()
+    total = attention.sum((1, 2))
+    if name.startswith(tuple(WITHOUT_PREFIX)):
+        torch.testing.assert_close(total, torch.ones(2))
+    else:
+        assert ((total > 0) & (total < 1)).all()  # the rest goes to class, register, ... tokens
+    shares = attention.flatten(1) / total[:, None]
+    assert (shares.amax(1) - shares.amin(1) > 0.005).all()
+    assert not torch.equal(attention[0], attention[1])
+
+
+def by_head(x, heads):
+    """(B, L, D) to (B, heads, L, D / heads)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def scores(attention, q, k):
+    """Scaled products of queries and keys, (B, heads, Q, M)."""
+    q, k = by_head(q, attention.num_heads), by_head(k, attention.num_heads)
+    return q @ k.mT / q.shape[-1] ** 0.5
+
+
+def vit_rows(attention, x):
+    q, k, _ = attention.qkv(x).chunk(3, dim=-1)
+    return scores(attention, q, k).softmax(-1)
+
+
+def pvt_v2_rows(attention, x):
+    return scores(attention, attention.q(x), attention.kv(x).chunk(2, dim=-1)[0]).softmax(-1)
+
+
+def talking_heads_rows(attention, x):
+    q, k, _ = attention.qkv(x).chunk(3, dim=-1)
+    mixed = torch.einsum("gh,bhqk->bgqk", attention.proj_l.weight, scores(attention, q, k))
+    return (mixed + attention.proj_l.bias[:, None, None]).softmax(-1)
+
+
+def class_rows(attention, x):
+    return scores(attention, attention.q(x[:, :1]), attention.k(x)).softmax(-1)
+
+
+def swin_rows(attention, x):
+    q, k, _ = attention.qkv(x).chunk(3, dim=-1)
+    length = x.shape[1]
+    table = attention.relative_position_bias_table  # one column a head
+    bias = table[attention.relative_position_index.flatten()].unflatten(0, (length, length))
+    return (scores(attention, q, k) + bias.permute(2, 0, 1)).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "queries", "module", "rows", "prefix"),
+    [
+        ("deit_tiny_distilled_patch16_224", "tokens", "blocks.1.attn", vit_rows, 2),
+        ("pvt_v2_b0", "tokens", "stages.3.blocks.1.attn", pvt_v2_rows, 0),
+        ("cait_xxs24_224", "tokens", "blocks.1.attn", talking_heads_rows, 0),
+        ("cait_xxs24_224", "class", "blocks_token_only.1.attn", class_rows, 1),
+        ("swin_tiny_patch4_window7_224", "tokens", "layers.3.blocks.1.attn", swin_rows, 0),
+    ],
+)
+def test_attention_equals_an_independent_computation(name, queries, module, rows, prefix):
+    model = backbone(name, attention=queries)
+    attention = model.model.get_submodule(module)
+    inputs = []
+    handle = attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    guide = model.guide(images(FAMILIES[name][1]))
+    handle.remove()
+    with torch.no_grad():
+        expected = rows(attention, inputs[0]).mean(1)[..., prefix:]
+    expected = expected[:, 0] if queries == "class" else expected[:, prefix:].mean(1)
+    torch.testing.assert_close(guide.attention.flatten(1), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_smmix_step_reaches_every_weight(name):
+    torch.manual_seed(0)
+    args, side = FAMILIES[name]
+    module = SMMixModule(
+        num_classes=5,
+        image_size=(side, side),
+        batch_size=2,
+        mixer=SMMix(switch_prob=1),
+        backbone=name,
+        backbone_args=args,
+    ).train()
+    labels = soft_labels(torch.tensor([0, 1]), 5, 0.1)
+    mixed = module.mixer(images(side), labels, module.backbone, np.random.default_rng(0))
+    losses = module.losses(mixed)
+    assert set(losses) == {"classification", "fine_grained", "consistency"}
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    for parameter_name, parameter in module.backbone.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+    assert module.backbone.token_head.weight.grad.any()
+
+
+def same(ours, theirs):
+    torch.testing.assert_close(tuple(ours), tuple(theirs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_channels_last_gives_the_same_numbers(name):
+    model = backbone(name)
+    pixels = images(FAMILIES[name][1])
+    expected = model.features(pixels, with_attention=True)
+    model.to(memory_format=torch.channels_last)
+    pixels = pixels.to(memory_format=torch.channels_last)
+    same(model.features(pixels, with_attention=True), expected)
+    guide = model.guide(pixels)
+    same((guide.logits, guide.attention), (expected.logits, expected.attention))
+
+
+def compiled_gives_the_same_numbers(name, backend):
+    torch.compiler.reset()
+    model = backbone(name)
+    pixels = images(FAMILIES[name][1])
+    expected = model.features(pixels, with_attention=True)
+    features = torch.compile(deepcopy(model).features, backend=backend)
+    same(features(pixels, with_attention=True), expected)
+    model.model.compile(backend=backend)
+    for _ in range(2):  # the second time from the cache, with a tap of its own
+        guide = model.guide(pixels)
+        same((guide.logits, guide.attention), (expected.logits, expected.attention))
+
+
+@pytest.mark.parametrize(
+    "name", ["deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+def test_compiled_gives_the_same_numbers(name):
+    compiled_gives_the_same_numbers(name, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_compiled_by_inductor_gives_the_same_numbers(name):
+    compiled_gives_the_same_numbers(name, "inductor")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "pit_ti_224",
+            "pit_ti_224 cannot train with SMMix: it gives 1 image tokens where its 7 x",
+        ),
+        ("coat_tiny", "coat_tiny gives no image tokens"),
+        ("nest_tiny", "nest_tiny cannot motivate .* is not one distribution over its 196 image"),
+        ("hiera_tiny_224", "Hiera has no attention map .* with an attn_drop"),
+        ("levit_128s", "LevitDistilled has no attention map .* with an attn_drop"),
+        ("mobilevit_xxs", "mobilevit_xxs cannot motivate .* is not one distribution over its 49"),
+        ("resnet18", "ResNet has no attention map .* choose a vision transformer"),
+    ],
+)
+def test_a_family_that_cannot_work_is_refused_by_name_with_the_reason(name, reason):
+    with pytest.raises(InputError, match=reason):
+        Backbone(name, 5, (224, 224))
