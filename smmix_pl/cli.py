@@ -110,9 +110,9 @@ class SMMixCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Look for the checkpoint before anything is built."""
         path = self.config[self.subcommand].get("ckpt_path")
-        if path and path not in ("best", "last", "hpc") and "://" not in path:
-            if not Path(path).exists():
-                raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
+        is_file = path and path not in ("best", "last", "hpc") and "://" not in path
+        if is_file and not Path(path).exists():
+            raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""
