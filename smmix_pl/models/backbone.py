@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         model_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model: Any = create_timm_model(
+        self.model, _ = create_timm_model(
             name, num_classes, image_size, pretrained, model_args or {}
         )
         self.queries = attention
@@ -229,8 +229,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def create_timm_model(
     name: str, num_classes: int, image_size: ImageSize, pretrained: bool, args: dict[str, Any]
-) -> Any:
+) -> tuple[Any, dict[str, Any]]:
     """`timm.create_model` with errors that name the mend.
+
+    Returns:
+        The model, and the arguments that make it again.
 
     Raises:
         InputError: timm does not know the model, or the model not the arguments.
@@ -240,12 +243,12 @@ def create_timm_model(
         raise InputError(f"timm knows no model named {name!r}; {near}")
     args = {"num_classes": num_classes, "img_size": image_size} | args
     try:
-        return timm.create_model(name, pretrained=pretrained, **args)
+        return timm.create_model(name, pretrained=pretrained, **args), args
     except TypeError as error:
         if "img_size" not in str(error):
             raise InputError(f"timm's {name} refuses its arguments {args}: {error}") from error
         del args["img_size"]  # fully convolutional up to its tokens: takes images of any size
-        return timm.create_model(name, pretrained=pretrained, **args)
+        return timm.create_model(name, pretrained=pretrained, **args), args
 
 
 def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> ImageSize:

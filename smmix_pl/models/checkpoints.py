@@ -47,7 +47,7 @@ def load_weights(backbone: Backbone, path: str | Path, token_head: TokenHeadInit
     Raises:
         InputError: The file is missing, is damaged, or holds another model.
     """
-    weights = read_weights(path)
+    weights = weights_in(open_checkpoint(path), path)
     head = {name: value for name, value in weights.items() if name.startswith("token_head.")}
     found = _adapt(backbone, {name: weights[name] for name in weights.keys() - head}, path)
     own = backbone.model.state_dict()
@@ -62,16 +62,16 @@ def load_weights(backbone: Backbone, path: str | Path, token_head: TokenHeadInit
     )
 
 
-def read_weights(path: str | Path) -> Weights:
-    """The backbone's weights in a file, under timm's names and ``token_head.``.
+def weights_in(content: Any, path: str | Path) -> Weights:
+    """The backbone's weights in an opened file, under timm's names and ``token_head.``.
 
     Args:
-        path: As of `load_weights`.
+        content: What `open_checkpoint` returned.
+        path: Where it is from.
 
     Raises:
-        InputError: The file is missing or damaged, or there are no weights in it.
+        InputError: There are no weights in it.
     """
-    content = _open(Path(path))
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -88,7 +88,16 @@ def read_weights(path: str | Path) -> Weights:
     return {name.removeprefix("model."): value for name, value in (ours or tensors).items()}
 
 
-def _open(path: Path) -> Any:
+def open_checkpoint(path: str | Path) -> Any:
+    """What is in a file, without running code from it.
+
+    Args:
+        path: As of `load_weights`.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    path = Path(path)
     if not path.is_file():
         raise InputError(
             f"there is no file {path}; weights come from a .safetensors, .pth, .pt or .ckpt file"

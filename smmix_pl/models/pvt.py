@@ -222,7 +222,7 @@ class PyramidVisionTransformer(nn.Module):
         grid = (x.shape[1], x.shape[2])
         x = x.flatten(1, 2)
         if self._prefix(stage):
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.pos_drop(x + self._positions(stage, grid))
         for block in getattr(self, f"block{stage + 1}"):
             x = checkpoint(block, x, grid) if self.grad_checkpointing else block(x, grid)
