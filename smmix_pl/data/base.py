@@ -2,18 +2,16 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-import torch
-from lightning.pytorch import LightningDataModule
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
+from torch.utils.data import Dataset, Subset
 
-from smmix_pl.data.files import ImageFiles, NamedImages
-from smmix_pl.data.sampler import EvaluationSampler, RepeatedAugmentSampler
+from smmix_pl.data.download import Archive, fetch
+from smmix_pl.data.inspection import Sizes, check_names, check_range, inspect, require_good
+from smmix_pl.data.loaders import Loaders
+from smmix_pl.data.splits import training_part
 from smmix_pl.data.transforms import (
     EvalTransform,
     TrainTransform,
@@ -21,6 +19,7 @@ from smmix_pl.data.transforms import (
     eval_transform,
     train_transform,
 )
+from smmix_pl.data.unlabelled import ImageFiles, NamedImages
 from smmix_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
@@ -28,13 +27,12 @@ Images = Dataset[Any]
 """A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(Loaders, ABC):
     """Images and class numbers of one data set, for training, validation, test and prediction.
 
     A subclass says where its images are (`images`) and what its classes are called
-    (`find_classes`); it may fetch them in Lightning's ``prepare_data``. Model settings that follow
-    from the data (classes, image size, mean and std, batch size) are read from here by the command
-    line, so nobody says them twice.
+    (`find_classes`). Model settings that follow from the data (classes, image size, mean and std,
+    batch size) are read from here by the command line, so nobody says them twice.
 
     Args:
         root: Folder that holds the data set.
@@ -48,14 +46,25 @@ class ImageData(LightningDataModule, ABC):
         repeats: Repeated augmentation: how often each image appears in an epoch; 1 is off.
         held_out: Share of train that is kept for validation, the same share of every class; 0
             validates on the set's own validation (or, without one, test) part.
-        split_seed: Chooses what is held out.
+        train_share: Share of every class to train on, of what is not held out, in (0, 1].
+        shots: Or else, this many training images of every class.
+        split_seed: Chooses what is held out and what is trained on.
         predict_dir: Folder of images for ``predict``, searched recursively; null predicts the test
             part.
         download: Fetch the data set into root if it is not there and its owner offers it openly.
+        bad_images: What an image that cannot be read does: ``stop`` the run with its name, or
+            ``skip``, counted and told at the end of the epoch.
+        cache: Keep decoded files in memory; for sets of files that fit there.
+        check: Read every image of what the command needs before it starts.
     """
 
     own_mean: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_MEAN
     own_std: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_STD
+    archives: ClassVar[tuple[Archive, ...]] = ()
+    sizes: Sizes | None = None
+    """Images in each part, as its owner counts them; the check compares."""
+    class_subset: list[int] | None = None
+    """The classes that evaluation is restricted to, where it is (ImageNet-A, -R, -O)."""
 
     def __init__(
         self,
@@ -69,32 +78,44 @@ class ImageData(LightningDataModule, ABC):
         eval_transform: EvalTransform = EvalTransform(),
         repeats: int = 1,
         held_out: float = 0.0,
+        train_share: float = 1.0,
+        shots: int | None = None,
         split_seed: int = 0,
         predict_dir: str | None = None,
         download: bool = False,
+        bad_images: Literal["stop", "skip"] = "stop",
+        cache: bool = False,
+        check: bool = False,
     ) -> None:
         super().__init__()
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_positive("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
         _check_positive("repeats", repeats, "1 turns repeated augmentation off")
+        _check_positive("shots", 1 if shots is None else shots, "null trains on all images")
+        _check_positive("image_size", min(height, width), "DeiT takes 224")
         if not 0 <= held_out < 1:
             raise InputError(f"data.held_out is {held_out}; a share of train is in [0, 1)")
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_positive("image_size", min(height, width), "DeiT takes 224")
+        if not 0 < train_share <= 1:
+            raise InputError(f"data.train_share is {train_share}; it must be in (0, 1]")
         self.root = Path(root).expanduser()
         self.image_size = (height, width)
         self.batch_size = batch_size
         self.num_workers = _cores() if num_workers is None else num_workers
         self.mean, self.std = mean or self.own_mean, std or self.own_std
-        self.train_recipe = train_transform
-        self.eval_recipe = eval_transform
+        self.train_recipe, self.eval_recipe = train_transform, eval_transform
         self.repeats = repeats
-        self.held_out = held_out
+        self.held_out, self.train_share, self.shots = held_out, train_share, shots
         self.split_seed = split_seed
         self.predict_dir = None if predict_dir is None else Path(predict_dir).expanduser()
-        self.download = download
+        self.bad_images = bad_images
+        self.cache = cache
+        self.check = check
+        if download:
+            fetch(self.archives, self.root, type(self).__name__)
         self.class_names: list[str] = self.find_classes()
         self.num_classes = len(self.class_names)
-        self._sets: dict[str, Images] = {}
+        check_names(self.class_names, str(self.root))
+        self._sets = {}
 
     @abstractmethod
     def find_classes(self) -> list[str]:
@@ -116,69 +137,33 @@ class ImageData(LightningDataModule, ABC):
         """Open what a stage needs, so that what is missing is told before the first step."""
         splits: dict[str, tuple[Any, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
         for split in splits.get(stage, (stage,)):
+            if self.check and split != "predict":
+                require_good(self.images(split, inspect), self.class_names, split, self.sizes)
             self._sets[split] = self._open(split)
         if stage == "fit":
             self._check_batch(len(self._sets["train"]))  # type: ignore[arg-type]
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled full batches; their order follows from seed and epoch."""
-        dataset = self._sets["train"]
-        ranks, rank = self._ranks()
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        sampler: Sampler[int]
-        if self.repeats > 1:
-            sampler = RepeatedAugmentSampler(dataset, ranks, rank, seed, self.repeats)
-        else:
-            sampler = DistributedSampler(dataset, ranks, rank, seed=seed, drop_last=True)
-        return self._loader(dataset, sampler, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Validation images, each once over all ranks."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Test images, each once over all ranks."""
-        return self._evaluation_loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Images and their file names, each once over all ranks."""
-        return self._evaluation_loader("predict")
-
     def _open(self, split: Split | Literal["predict"]) -> Images:
         if split == "train":
-            recipe = train_transform(self.train_recipe, self.image_size, self.mean, self.std)
+            transform = train_transform(self.train_recipe, self.image_size, self.mean)
         else:
-            recipe = eval_transform(self.eval_recipe, self.image_size, self.mean, self.std)
+            transform = eval_transform(self.eval_recipe, self.image_size)
         if split == "predict":
             if self.predict_dir is not None:
-                return ImageFiles(self.predict_dir, recipe)
-            return NamedImages(self.images("test", recipe))
-        if self.held_out and split in ("train", "val"):
-            images: Any = self.images("train", recipe)
-            kept, held = stratified_split(images.targets, self.held_out, self.split_seed)
-            return Subset(images, kept if split == "train" else held)
-        return self.images(split, recipe)
-
-    def _loader(
-        self, dataset: Images, sampler: Sampler[int], drop_last: bool = False
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+                return ImageFiles(self.predict_dir, transform)
+            return NamedImages(self.images("test", transform))
+        if split == "test" or (split == "val" and not self.held_out):
+            return self._checked(self.images(split, transform))
+        images = self._checked(self.images("train", transform))
+        kept, held = training_part(
+            images.targets, self.held_out, self.train_share, self.shots, self.split_seed
         )
+        return Subset(images, kept if split == "train" else held)
 
-    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
-        dataset = self._sets[split]
-        return self._loader(dataset, EvaluationSampler(dataset, *self._ranks()))
-
-    def _ranks(self) -> tuple[int, int]:
-        """World size and rank; one rank where no trainer is attached."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+    def _checked(self, images: Any) -> Any:
+        """The images themselves, if every class number is in range."""
+        check_range(images.targets, self.num_classes, str(self.root))
+        return images
 
     def _check_batch(self, images: int) -> None:
         ranks = self._ranks()[0]
@@ -187,28 +172,6 @@ class ImageData(LightningDataModule, ABC):
                 f"one step takes {self.batch_size} images on each of {ranks} devices, but the "
                 f"training set in {self.root} has {images}; lower data.batch_size"
             )
-
-
-def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices so that every class gives the same share, rounded, and at least one image.
-
-    Args:
-        labels: Class number of each image.
-        share: Share that is held out, in (0, 1).
-        seed: Chooses which.
-
-    Returns:
-        Indices kept and indices held out, both in order.
-    """
-    rng = np.random.default_rng(seed)
-    classes = np.asarray(labels)
-    held = [
-        rng.permutation(members)[: max(1, round(share * len(members)))]
-        for members in (np.flatnonzero(classes == label) for label in np.unique(classes))
-    ]
-    is_held = np.zeros(len(classes), dtype=bool)
-    is_held[np.concatenate(held)] = True
-    return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
 
 
 def _check_positive(name: str, value: int, hint: str) -> None:

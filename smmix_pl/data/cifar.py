@@ -5,6 +5,8 @@ from typing import ClassVar
 from torchvision import datasets
 
 from smmix_pl.data.base import ImageData, Images, Split
+from smmix_pl.data.download import Archive
+from smmix_pl.data.inspection import Sizes
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
 
@@ -19,15 +21,18 @@ class CIFAR10(ImageData):
     own_mean = (0.4914, 0.4822, 0.4465)
     own_std = (0.2470, 0.2435, 0.2616)
     source: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
+    archives = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            gives="cifar-10-batches-py",
+        ),
+    )
+    sizes = Sizes(50_000, 10_000, 10_000)
 
     def find_classes(self) -> list[str]:
         """The ten classes in their official order."""
         return CIFAR10_CLASSES.split()
-
-    def prepare_data(self) -> None:
-        """Download and verify the archive, if asked to; torchvision's own check."""
-        if self.download:
-            self.source(str(self.root), download=True)
 
     def images(self, split: Split, transform: Transform) -> Images:
         """The official train part, or the official test part for validation and test."""
@@ -49,6 +54,13 @@ class CIFAR100(CIFAR10):
     own_mean = (0.5071, 0.4865, 0.4409)
     own_std = (0.2673, 0.2564, 0.2762)
     source = datasets.CIFAR100
+    archives = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            gives="cifar-100-python",
+        ),
+    )
 
     def find_classes(self) -> list[str]:
         """The hundred fine classes in their official order, which is alphabetical."""

@@ -1,73 +1,70 @@
-"""Image files on disk: folders of class folders, and loose files to predict."""
+"""Labelled image files: lists of them, and folders of class folders."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets import VisionDataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from smmix_pl.data.base import ImageData, Images, Split
+from smmix_pl.data.cache import PixelCache
+from smmix_pl.data.reading import Source, existing_folder, transformed
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
 
+Samples = list[tuple[Source, int]]
+"""Where each image is, and its class number."""
 
-class ImageFiles(Dataset[tuple[Tensor, str]]):
-    """Every image file below a folder, in order, with its path.
+
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """Images in files or tar files, decoded when asked for.
 
     Args:
-        folder: Searched recursively.
-        transform: From a PIL image to a tensor.
-
-    Raises:
-        InputError: The folder is missing or holds no image.
+        samples: Where each image is, and its class number.
+        transform: From an opened Pillow image to a tensor; it is what decodes.
+        cache: Decode each image once and keep its pixels in memory.
     """
 
-    def __init__(self, folder: Path, transform: Transform) -> None:
-        existing_folder(folder, "data.predict_dir")
-        self.files = sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS
-        )
-        if not self.files:
-            raise InputError(f"no image file below {folder}; point data.predict_dir at images")
+    def __init__(
+        self, samples: Sequence[tuple[Source, int]], transform: Transform, cache: bool = False
+    ) -> None:
+        self.samples = samples
+        self.targets = [label for _, label in samples]
         self.transform = transform
+        self.cache = PixelCache([source for source, _ in samples]) if cache else None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        with Image.open(self.files[index]) as image:
-            return self.transform(image.convert("RGB")), str(self.files[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One image and its class number.
 
-
-class NamedImages(Dataset[tuple[Tensor, str]]):
-    """A labelled data set as (image, name): the file's path, or its index where it has no file.
-
-    Args:
-        images: A map-style data set of (image, class number).
-    """
-
-    def __init__(self, images: Dataset[tuple[Tensor, int]]) -> None:
-        self.images = images
-        self.samples: list[tuple[str, int]] | None = getattr(images, "samples", None)
-
-    def __len__(self) -> int:
-        return len(self.images)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        name = f"#{index}" if self.samples is None else self.samples[index][0]
-        return self.images[index][0], name
+        Raises:
+            BadImage: The file cannot be read as an image.
+        """
+        source, label = self.samples[index]
+        if self.cache is not None:
+            return self.transform(self.cache[index]), label
+        return transformed(source, self.transform), label
 
 
-def existing_folder(folder: Path, option: str) -> Path:
-    """The folder itself.
+class FileData(ImageData):
+    """A data set of image files; a subclass lists them. Arguments: see `ImageData`."""
 
-    Raises:
-        InputError: It is not there.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; point {option} at where the images are")
-    return folder
+    @abstractmethod
+    def samples(self, split: Split) -> Samples:
+        """Where each image of a part is, and its class number.
+
+        Raises:
+            InputError: The part is missing or is not what it should be.
+        """
+
+    def images(self, split: Split, transform: Transform) -> Images:
+        """The listed files, decoded when asked for."""
+        return LabelledImages(self.samples(split), transform, self.cache)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -76,7 +73,7 @@ def class_folders(folder: Path) -> list[str]:
     Raises:
         InputError: The folder is missing or has no class folder.
     """
-    existing_folder(folder, "data.root")
+    existing_folder(folder)
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
         raise InputError(
@@ -85,20 +82,58 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def image_folder(folder: Path, class_names: list[str], transform: Transform) -> ImageFolder:
-    """Images in class folders, numbered by the given class names.
+def folder_samples(folder: Path, expected: Sequence[str]) -> Samples:
+    """Images in class folders, numbered by the order of the expected folder names.
 
     Raises:
-        InputError: The folder is missing, its classes are not the given ones, or one is empty.
+        InputError: The folder is missing, its classes are not the expected ones, or one is empty.
     """
     found = class_folders(folder)
-    if found != class_names:
-        odd = sorted(set(found) ^ set(class_names))
+    if set(found) != set(expected):
+        odd = sorted(set(found) ^ set(expected))
         raise InputError(
-            f"{folder} has {len(found)} class folders where {len(class_names)} are expected; "
+            f"{folder} has {len(found)} class folders where {len(expected)} are expected; "
             f"{odd[0]!r} is only in one of the two lists"
         )
+    numbers = {name: number for number, name in enumerate(expected)}
     try:
-        return ImageFolder(str(folder), transform)
+        return make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS)
     except FileNotFoundError as error:  # torchvision names the empty class folders
         raise InputError(f"{folder}: {error}; remove the empty folder or fill it") from error
+
+
+def unpacked(root: Path, name: str, otherwise: str = "") -> Path:
+    """The folder that an archive unpacks to: in root, or root itself.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if (root / name).is_dir():
+        return root / name
+    if root.name == name and root.is_dir():
+        return root
+    raise InputError(
+        f"{root} does not hold {name}/{' ' * bool(otherwise)}{otherwise}; point data.root at the "
+        "folder that the archive was unpacked in"
+    )
+
+
+def listed(dataset: VisionDataset) -> Samples:
+    """The files and classes of a torchvision data set that was opened with ``loader=str``."""
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def read_lines(file: Path) -> list[str]:
+    """Lines of a list that comes with a data set.
+
+    Raises:
+        InputError: It is not there.
+    """
+    if not file.is_file():
+        raise incomplete(file.parent, file.name)
+    return file.read_text().splitlines()
+
+
+def incomplete(folder: Path, lacks: str) -> InputError:
+    """The sentence for an archive that was unpacked in part, or is another one."""
+    return InputError(f"{folder} does not have {lacks}; unpack its archive again, in full")

@@ -1,0 +1,162 @@
+"""What a pre-flight check looks at: every image of a part, its labels, the names of the classes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from smmix_pl.data.reading import BadImage, to_rgb
+from smmix_pl.errors import InputError
+
+ORIENTATION = 0x0112
+"""EXIF's number for how a camera was held."""
+
+
+class Sizes(NamedTuple):
+    """How many images the parts of a data set have."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass
+class Report:
+    """What a check found in one part of a data set.
+
+    Args:
+        part: ``train``, ``val`` or ``test``.
+        images: How many were read.
+        expected: How many there should be, where the owner says so.
+        bad: A sentence about each image that cannot be used.
+        notes: A sentence about each that can, but not as one may think.
+        per_class: Images of each class.
+    """
+
+    part: str
+    images: int
+    expected: int | None
+    bad: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    per_class: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Nothing is bad, missing or left over, and no class is empty."""
+        return not self.faults()
+
+    def faults(self) -> list[str]:
+        """What the verdict rests on."""
+        empty = [name for name, count in self.per_class.items() if not count]
+        found = list(self.bad)
+        if self.expected is not None and self.images != self.expected:
+            found.append(f"{self.images:,} images where its owner counts {self.expected:,}")
+        if empty:
+            found.append(f"{len(empty)} classes without an image, {empty[0]!r} among them")
+        return found
+
+    def __str__(self) -> str:
+        verdict = "good" if self.good else f"BAD: {len(self.faults())} faults"
+        return "\n".join(
+            [
+                f"{self.part}: {self.images:,} images in {len(self.per_class)} classes",
+                *(f"  bad: {fault}" for fault in self.faults()),
+                *(f"  note: {note}" for note in self.notes),
+                histogram(list(self.per_class.values())),
+                f"{self.part}: {verdict}",
+            ]
+        )
+
+
+def inspect(image: Image.Image) -> str:
+    """Decode an image wholly and say what is odd about it; takes a transform's place."""
+    odd = []
+    if getattr(image, "n_frames", 1) > 1:
+        odd.append(f"animated, the first of {image.n_frames} frames is used")  # type: ignore[attr-defined]
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        odd.append("rotated by EXIF, used as stored")
+    if image.mode not in ("RGB", "L"):
+        odd.append(f"of mode {image.mode}, converted to RGB")
+    to_rgb(image).load()
+    return "; ".join(odd)
+
+
+def examine(images: Any, class_names: Sequence[str], part: str, sizes: Sizes | None) -> Report:
+    """Read every image of a part that was opened with `inspect` as its transform."""
+    report = Report(part, len(images), getattr(sizes, part, None))
+    labels = np.asarray(images.targets, dtype=np.int64)
+    counts = Counter(labels[labels >= 0].tolist())
+    report.per_class = {name: counts[number] for number, name in enumerate(class_names)}
+    sources = [str(source) for source, _ in getattr(images, "samples", [])]
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
+        for index, (bad, odd) in enumerate(
+            pool.map(_examine_one, repeat(images), range(len(images)))
+        ):
+            if bad:
+                report.bad.append(bad)
+            elif odd:
+                report.notes.append(f"{sources[index] if sources else f'#{index}'}: {odd}")
+    return report
+
+
+def require_good(images: Any, class_names: Sequence[str], part: str, sizes: Sizes | None) -> None:
+    """Print the report on one part.
+
+    Raises:
+        InputError: The verdict is bad.
+    """
+    report = examine(images, class_names, part, sizes)
+    print(report)
+    if not report.good:
+        faults = report.faults()
+        raise InputError(f"the {part} part has {len(faults)} faults: {faults[0]}; see the report")
+
+
+def check_names(class_names: Sequence[str], place: str) -> None:
+    """Refuse two classes of one name, which nobody could tell apart.
+
+    Raises:
+        InputError: There are such.
+    """
+    name, count = Counter(class_names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{place} has {count} classes called {name!r}; rename all but one")
+
+
+def check_range(labels: Sequence[int], classes: int, place: str) -> None:
+    """Refuse class numbers that the model has no output for; -1 stands for none of the classes.
+
+    Raises:
+        InputError: There are such, or no labels at all.
+    """
+    if not len(labels):
+        raise InputError(f"{place} holds no image of this part; unpack its archive again")
+    low, high = int(np.min(labels)), int(np.max(labels))
+    if low < -1 or high >= classes:
+        wrong = low if low < -1 else high
+        raise InputError(
+            f"{place} has a label {wrong}, outside the {classes} classes; mend its list"
+        )
+
+
+def histogram(counts: Sequence[int], bars: int = 8) -> str:
+    """How many classes have how many images, as lines of text."""
+    classes, edges = np.histogram(counts, bins=min(bars, len(set(counts))))
+    widest = max(1, classes.max())
+    return "\n".join(
+        f"  {low:7.0f} to {high:7.0f} images: {n:5d} classes {'#' * round(40 * n / widest)}"
+        for n, low, high in zip(classes, edges, edges[1:], strict=False)
+    )
+
+
+def _examine_one(images: Any, index: int) -> tuple[str, str]:
+    """What is bad, and what is odd about one image."""
+    try:
+        return "", images[index][0]
+    except BadImage as error:
+        return str(error), ""

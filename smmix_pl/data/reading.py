@@ -1,0 +1,119 @@
+"""From a file, or a slice of a tar file, to an RGB image; what cannot be read is told by name."""
+
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from smmix_pl.errors import InputError
+
+UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises on files that are not images, or only the beginning of one."""
+
+
+class BadImage(InputError):
+    """One image cannot be used; names the file and the reason."""
+
+
+class TarSlice(NamedTuple):
+    """An image inside an uncompressed tar file, found without unpacking it."""
+
+    tar: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.tar}:{self.name}"
+
+
+class Content(NamedTuple):
+    """An image that is in memory already, undecoded."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = str | TarSlice | Content
+
+
+def open_image(source: Source) -> Image.Image:
+    """Open an image as Pillow does: its header is read, its pixels are not decoded yet.
+
+    Raises:
+        BadImage: The file is missing, empty, no image, or would fill the memory when decoded.
+    """
+    try:
+        image = Image.open(_readable(source))
+    except UNREADABLE as error:
+        raise bad_image(source, error) from error
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:
+        raise BadImage(
+            f"{source} unpacks to {pixels:,} pixels, more than Pillow's safe limit of "
+            f"{Image.MAX_IMAGE_PIXELS:,}"
+        )
+    return image
+
+
+def _readable(source: Source) -> str | BytesIO:
+    if isinstance(source, str):
+        return source
+    return BytesIO(source.content if isinstance(source, Content) else read_slice(source))
+
+
+def read_slice(source: TarSlice) -> bytes:
+    """The bytes of one image in a tar file."""
+    with open(source.tar, "rb") as file:
+        file.seek(source.offset)
+        return file.read(source.size)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB, as timm and torchvision read it.
+
+    The first frame of an animation; no EXIF rotation. Only 16-bit grey differs from Pillow's own
+    conversion, which turns every value above 255 white: here the high byte is kept.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.int64)
+        return Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def bad_image(source: Source, error: BaseException) -> BadImage:
+    """The sentence for what Pillow raised."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadImage(f"{source} cannot be read as an image ({reason})")
+
+
+def transformed(source: Source, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """Open an image and transform it, which decodes it.
+
+    Raises:
+        BadImage: It cannot be read as an image.
+    """
+    with open_image(source) as image:
+        try:
+            return transform(image)
+        except UNREADABLE as error:
+            raise bad_image(source, error) from error
+
+
+def existing_folder(folder: Path, option: str = "data.root") -> Path:
+    """The folder itself.
+
+    Raises:
+        InputError: It is not there.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; point {option} at where the images are")
+    return folder

@@ -1,0 +1,89 @@
+"""A folder of class folders as a few large files: WebDataset shards.
+
+``python -m smmix_pl.data.shards FOLDER OUT`` writes ``OUT/<part>-000000.tar`` and so on for each
+part of FOLDER (``train/``, ``val/``, ``test/``, those that are there), and ``OUT/classes.txt``.
+Each image is an unchanged file with its class number beside it (``.cls``), in random order, as the
+webdataset library has them. Read them with `smmix_pl.data.Shards`.
+"""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from smmix_pl.data.files import class_folders, folder_samples
+from smmix_pl.errors import InputError
+
+Labelled = tuple[str, int]
+
+
+def write(
+    folder: Path,
+    out: Path,
+    shard_mb: int = 512,
+    seed: int = 0,
+) -> None:
+    """Convert a folder of class folders.
+
+    Args:
+        folder: Holds ``train/`` and, if there are, ``val/`` and ``test/``.
+        out: Where to; must not hold shards yet.
+        shard_mb: Size of one file, about, in megabytes.
+        seed: Chooses the order of images.
+
+    Raises:
+        InputError: The folder is not laid out so, or ``out`` is in use.
+    """
+    names = class_folders(folder / "train")
+    if (out / "classes.txt").exists():
+        raise InputError(f"{out} already holds shards; remove it or write to another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "val", "test"):
+        if (folder / part).is_dir():
+            found = folder_samples(folder / part, names)
+            order = np.random.default_rng(seed).permutation(len(found))
+            write_tars(
+                [(str(found[i][0]), found[i][1]) for i in order], out, part, shard_mb * 10**6
+            )
+    # Last, so that shards that were written in part do not look whole
+    (out / "classes.txt").write_text("\n".join(names) + "\n")
+
+
+def write_tars(samples: list[Labelled], out: Path, part: str, shard_bytes: int) -> None:
+    """Tar files of about equal size; each image's name in there is its number."""
+    shards: list[list[tuple[int, Labelled]]] = [[]]
+    filled = 0
+    for number, sample in enumerate(samples):
+        if filled > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append((number, sample))
+        filled += Path(sample[0]).stat().st_size
+    for index, shard in enumerate(shards):
+        with tarfile.open(out / f"{part}-{index:06d}.tar", "w:") as tar:
+            for number, (source, label) in shard:
+                suffix = Path(source).suffix.lower().replace(".jpeg", ".jpg")
+                _add(tar, f"{number:09d}{suffix}", Path(source).read_bytes())
+                _add(tar, f"{number:09d}.cls", str(label).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Convert the folder that the command line names."""
+    try:
+        auto_cli(write, args=args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Bad images: told by name, skipped by option, never replaced; and the check that finds them."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from data_trees import class_tree, cub, jpeg, put
+from PIL import Image
+
+from smmix_pl.data import Folder
+from smmix_pl.data.check import main
+from smmix_pl.data.reading import BadImage, open_image, to_rgb
+from smmix_pl.errors import InputError
+
+SMALL = {"image_size": 32, "batch_size": 3}
+GRADIENT = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+
+
+def encoded(image, kind, **options):
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rotated_by_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (64, 48), (200, 30, 30)), "JPEG", exif=exif)
+
+
+def animation():
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+ODD = {
+    "cmyk.jpg": (encoded(Image.new("CMYK", (64, 48), (0, 255, 255, 0)), "JPEG"), "mode CMYK"),
+    "palette.png": (encoded(Image.new("RGB", (64, 48), "red").quantize(), "PNG"), "mode P"),
+    "deep.png": (encoded(Image.fromarray(GRADIENT), "PNG"), "mode I;16"),
+    "alpha.png": (encoded(Image.new("RGBA", (64, 48), (255, 0, 0, 9)), "PNG"), "mode RGBA"),
+    "moving.gif": (animation(), "the first of 2 frames"),
+    "turned.jpg": (rotated_by_exif(), "rotated by EXIF, used as stored"),
+}
+BROKEN = {
+    "empty.jpg": b"",
+    "cut.jpg": jpeg(0, (300, 200))[:900],
+    "text.jpg": b"this is no image at all",
+    "cut.png": encoded(Image.fromarray(GRADIENT), "PNG")[:300],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_images_are_read(tmp_path, name):
+    image = to_rgb(open_image(str(put(tmp_path / name, ODD[name][0]))))
+    assert image.mode == "RGB"
+    assert image.size == (64, 48)
+    pixels = np.asarray(image)
+    if name == "deep.png":  # 16 bits keep their high byte
+        assert np.array_equal(pixels[:, :, 0], GRADIENT >> 8)
+    else:
+        assert pixels[..., 0].mean() > 190
+        assert pixels[..., 2].mean() < 60
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(40, 30), (400, 300)])
+def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch, size):
+    file = put(tmp_path / "bomb.jpg", jpeg(0, size))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadImage, match=r"bomb\.jpg"):
+        open_image(str(file))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part in ("train", "val"):
+        class_tree(tmp_path / part, ["ant", "bee"], 6)
+    return tmp_path
+
+
+def train(data):
+    data.setup("fit")
+    return list(data.train_dataloader())
+
+
+@pytest.mark.parametrize(("name", "workers"), [*((name, 0) for name in BROKEN), ("cut.jpg", 1)])
+def test_a_bad_image_stops_the_run_with_its_path(folder, name, workers):
+    file = put(folder / "train" / "ant" / name, BROKEN[name])
+    with pytest.raises(InputError) as told:
+        train(Folder(root=str(folder), num_workers=workers, **SMALL))
+    assert str(file) in str(told.value)
+    assert "\n" not in str(told.value)
+    assert "data.bad_images" in str(told.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_are_skipped_counted_and_told(folder, workers):
+    for name, content in BROKEN.items():
+        put(folder / "train" / "bee" / name, content)
+    data = Folder(root=str(folder), num_workers=workers, bad_images="skip", **SMALL)
+    with pytest.warns(UserWarning, match="4 bad images were skipped") as told:
+        batches = train(data)
+    for name in BROKEN:
+        assert str(folder / "train" / "bee" / name) in str(told[0].message)
+    assert sum(len(classes) for _, classes in batches) <= 12
+    assert all(len(images) == len(classes) for images, classes in batches)
+
+
+def test_a_batch_without_a_good_image_stops_the_run(folder):
+    for index in range(6):
+        put(folder / "val" / "ant" / f"ant_{index}.JPEG", b"")
+    data = Folder(root=str(folder), num_workers=0, bad_images="skip", **SMALL)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(InputError, match="whole batch"):
+        list(data.val_dataloader())
+
+
+def test_a_cached_bad_image_is_told_too(folder):
+    file = put(folder / "train" / "ant" / "cut.jpg", BROKEN["cut.jpg"])
+    with pytest.raises(InputError, match=str(file)):
+        train(Folder(root=str(folder), num_workers=0, cache=True, **SMALL))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cached_set_is_decoded_once(folder, workers):
+    plain = Folder(root=str(folder), num_workers=workers, **SMALL)
+    cached = Folder(root=str(folder), num_workers=workers, cache=True, **SMALL)
+    plain.setup("validate")
+    cached.setup("validate")
+    want = torch.cat([images for images, _ in plain.val_dataloader()])
+    loader = cached.val_dataloader()
+    first = torch.cat([images for images, _ in loader])
+    for file in (folder / "val").rglob("*.JPEG"):
+        file.unlink()
+    second = torch.cat([images for images, _ in loader])
+    assert torch.equal(want, first)
+    assert torch.equal(want, second)
+
+
+def test_the_check_finds_everything(folder, capsys):
+    for name, content in BROKEN.items():
+        put(folder / "train" / "bee" / name, content)
+    for name, (content, _) in ODD.items():
+        put(folder / "val" / "ant" / name, content)
+    words = ["--data", "smmix_pl.data.Folder", "--data.root", str(folder)]
+    with pytest.raises(SystemExit) as status:
+        main(words)
+    told = capsys.readouterr().out
+    assert status.value.code == 1
+    for name in BROKEN:
+        assert f"bad: {folder / 'train' / 'bee' / name}" in told
+    for name, (_, odd) in ODD.items():
+        if name != "moving.gif":  # torchvision's class folders take no GIFs
+            note = next(line for line in told.splitlines() if name in line)
+            assert odd in note
+    assert "train: 16 images in 2 classes" in told
+    assert "train: BAD: 4 faults" in told
+    assert "val: good" in told
+
+
+def test_the_check_passes_a_good_set(folder, capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["--data", "smmix_pl.data.Folder", "--data.root", str(folder)])
+    assert status.value.code == 0
+    assert "2 classes ####" in capsys.readouterr().out
+
+
+def test_a_run_can_check_before_it_starts(folder, capsys):
+    data = Folder(root=str(folder), num_workers=0, check=True, **SMALL)
+    data.setup("fit")
+    assert "train: good" in capsys.readouterr().out
+    put(folder / "val" / "ant" / "empty.jpg", b"")
+    with pytest.raises(InputError, match="the val part has 1 faults"):
+        data.setup("fit")
+
+
+def test_the_check_counts_what_the_owner_counts(tmp_path, capsys):
+    cub(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["--data", "smmix_pl.data.CUB", "--data.root", str(tmp_path)])
+    assert "6 images where its owner counts 5,994" in capsys.readouterr().out

@@ -1,0 +1,109 @@
+"""Shards and Hugging Face data sets: written, read back, shared out over ranks and workers."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_trees import class_tree, put
+from torch.utils.data import DistributedSampler
+
+from smmix_pl.data import HuggingFace, Shards
+from smmix_pl.data.sampler import EvaluationSampler
+from smmix_pl.data.shards import main, write
+from smmix_pl.errors import InputError
+
+SMALL = {"image_size": 32, "batch_size": 2, "num_workers": 0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part, count in (("train", 5), ("val", 2)):
+        class_tree(tmp_path / "folder" / part, ["ant", "bee", "cat"], count)
+    return tmp_path / "folder"
+
+
+def originals(folder, part):
+    """Each file's content and the number of its class."""
+    names = sorted(path.name for path in (folder / part).iterdir())
+    files = (folder / part).rglob("*.JPEG")
+    return Counter((path.read_bytes(), names.index(path.parent.name)) for path in files)
+
+
+def test_shards_hold_what_the_folder_holds(folder, tmp_path):
+    write(folder, tmp_path / "shards", shard_mb=0)
+    data = Shards(root=str(tmp_path / "shards"), **SMALL)
+    assert data.class_names == ["ant", "bee", "cat"]
+    assert len(list((tmp_path / "shards").glob("train-*.tar"))) > 3
+    for part in ("train", "val"):
+        found = Counter()
+        for place, label in data.samples(part):
+            content = Path(place.tar).read_bytes()[place.offset : place.offset + place.size]
+            found[content, label] += 1
+        assert found == originals(folder, part)
+    assert data.samples("test") == data.samples("val")
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
+
+
+def test_the_webdataset_library_reads_our_shards(folder, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    write(folder, tmp_path / "shards")
+    urls = sorted(map(str, (tmp_path / "shards").glob("train-*.tar")))
+    rows = webdataset.WebDataset(urls, shardshuffle=False)
+    assert Counter((row["jpg"], int(row["cls"])) for row in rows) == originals(folder, "train")
+
+
+def test_we_read_shards_of_the_webdataset_library(folder, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    put(tmp_path / "classes.txt", "ant\nbee\ncat\n")
+    with webdataset.TarWriter(str(tmp_path / "train-000.tar")) as writer:
+        for number, (content, label) in enumerate(originals(folder, "train").elements()):
+            writer.write({"__key__": f"sample{number}", "jpg": content, "cls": label})
+    data = Shards(root=str(tmp_path), **SMALL)
+    assert Counter(label for _, label in data.samples("train")) == {0: 5, 1: 5, 2: 5}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_rank_has_its_share_and_evaluation_misses_nothing(folder, tmp_path, ranks):
+    write(folder, tmp_path / "shards")
+    images = Shards(root=str(tmp_path / "shards"), **SMALL).images("train", np.asarray)
+    shares = [list(DistributedSampler(images, ranks, r, drop_last=True)) for r in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    assert len(set().union(*shares)) == 15 // ranks * ranks
+    evaluated = [index for r in range(ranks) for index in EvaluationSampler(images, ranks, r)]
+    assert sorted(evaluated) == list(range(15))
+
+
+def test_the_command(folder, tmp_path, capsys):
+    words = [str(folder), str(tmp_path / "out"), "--shard_mb", "1"]
+    main(words)
+    assert (tmp_path / "out" / "train-000000.tar").is_file()
+    with pytest.raises(SystemExit) as status:
+        main(words)
+    assert status.value.code == 2
+    assert "already holds shards" in capsys.readouterr().err
+
+
+def test_missing_shards_are_told(tmp_path):
+    put(tmp_path / "classes.txt", "ant\nbee\n")
+    with pytest.raises(InputError, match=r"train-\*\.tar"):
+        Shards(root=str(tmp_path), **SMALL).setup("fit")
+
+
+def test_hugging_face(folder, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    saved = datasets.load_dataset(
+        "imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache")
+    )
+    saved.save_to_disk(str(tmp_path / "saved"))
+    data = HuggingFace(root=str(tmp_path / "saved"), **SMALL)
+    assert data.class_names == ["ant", "bee", "cat"]
+    assert Counter(data.images("train", np.asarray).targets) == {0: 5, 1: 5, 2: 5}
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
+    assert sum(len(classes) for _, classes in data.val_dataloader()) == 6
+    with pytest.raises(InputError, match="no split 'test'"):
+        HuggingFace(test="test", root=str(tmp_path / "saved"), **SMALL)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        HuggingFace(root=str(tmp_path / "none"), **SMALL)
