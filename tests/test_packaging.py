@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_wheel_holds_package_recipes_and_programs(tmp_path):
     subprocess.run(
-        [sys.executable, *"-m pip wheel --no-deps --no-build-isolation".split(), ROOT],
+        [sys.executable, *("-m", "pip", "wheel", "--no-deps", "--no-build-isolation"), ROOT],
         cwd=tmp_path,
         check=True,
     )

@@ -1,17 +1,33 @@
 """Callbacks: what is measured, drawn and written beside the training step."""
 
-from smmix_pl.callbacks.calibration import Calibration
+from smmix_pl.callbacks.attacks import FGSM, PGD
+from smmix_pl.callbacks.attention_quality import AttentionQuality
+from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
+from smmix_pl.callbacks.corruptions import Corruptions
+from smmix_pl.callbacks.evaluation import Evaluation
 from smmix_pl.callbacks.occlusion import Occlusion
+from smmix_pl.callbacks.outliers import OutlierDetection
 from smmix_pl.callbacks.pictures import MixedPictures
 from smmix_pl.callbacks.predictions import PredictionsCSV
+from smmix_pl.callbacks.results import Results
+from smmix_pl.callbacks.shuffle import PatchShuffle
 from smmix_pl.callbacks.summary import Summary
 from smmix_pl.callbacks.throughput import Throughput
 
 __all__ = [
+    "FGSM",
+    "PGD",
+    "AttentionQuality",
     "Calibration",
+    "Corruptions",
+    "Evaluation",
     "MixedPictures",
     "Occlusion",
+    "OutlierDetection",
+    "PatchShuffle",
     "PredictionsCSV",
+    "Results",
     "Summary",
+    "TemperatureScaling",
     "Throughput",
 ]

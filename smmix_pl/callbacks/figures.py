@@ -8,30 +8,27 @@ from matplotlib.figure import Figure
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of this run, or None where a run leaves no trace (no logger); for rank 0.
-
-    Not ``trainer.log_dir``, which talks to the other ranks and waits for their answer.
-    """
-    if not trainer.loggers:
-        return None
-    first = trainer.loggers[0]
-    return Path(getattr(first, "log_dir", None) or first.save_dir or ".")
+    """The folder of this run, or None where a run leaves no trace (no logger)."""
+    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Write a figure as PNG into the run's ``pictures`` folder and hand it to W&B; rank 0 only.
+    """Write a figure into the run's ``pictures`` folder and hand it to W&B; rank 0 only.
+
+    As PNG for the screen, and as SVG for a paper.
 
     Args:
         trainer: Whose run it belongs to.
         name: Log key such as ``test/reliability``; the file's name has no slash.
         figure: What to save.
     """
-    folder = run_folder(trainer) if trainer.is_global_zero else None
-    if folder is None:
+    folder = run_folder(trainer)
+    if folder is None or not trainer.is_global_zero:
         return
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    figure.savefig(path.with_suffix(".svg"))
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [str(path)])

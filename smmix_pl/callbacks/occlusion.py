@@ -1,30 +1,49 @@
 """Robustness to occlusion: accuracy when patches of the image are missing."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Literal, get_args
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.callbacks.figures import save_figure
+from smmix_pl.callbacks.evaluation import Evaluated, Evaluation, on_device
 from smmix_pl.errors import InputError
+from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
-from smmix_pl.plots import occlusion_curve
+from smmix_pl.plots import accuracy_curves
+from smmix_pl.results import Curve, Report
+from smmix_pl.robustness.patches import (
+    Fill,
+    attention_order,
+    filling,
+    holes,
+    patch_grid,
+    random_order,
+)
+
+Drop = Literal["random", "salient", "non-salient", "shifted"]
 
 
-class Occlusion(Callback):
-    """Test accuracy under random PatchDrop (Naseer et al., 2021), and its curve.
+class Occlusion(Evaluation):
+    """Test accuracy under PatchDrop (Naseer et al., 2021), its curve and the area under it.
 
-    A share of the patches of each image is set to 0 after normalisation; the patches differ by
-    image and depend only on the seed and the image's place in the test set. All ratios are
-    evaluated on each batch as it passes, so images are read once. Logs ``test/occlusion_25`` for
-    25% dropped.
+    A share of the patches of each image is filled with 0 after normalisation. All ratios are
+    evaluated on each batch as it passes, so images are read once. Random patches depend only on the
+    seed and the image's place in the test set. Logs ``test/occlusion_25`` for 25% dropped at
+    random, and ``test/occlusion_auc``: the mean accuracy over the ratios' range from 0, by
+    trapezoids. Whatever differs from the defaults stands in the name, because such numbers do not
+    compare: ``test/occlusion_salient_25``, ``test/occlusion_noise_batch_patch8_25``.
 
     Args:
-        ratios: Shares of patches that are dropped, in (0, 1).
+        ratios: Shares of patches that are dropped, in (0, 1].
         patch_size: Side of a dropped patch in pixels; null takes the model's own patch.
+        drops: Which patches: ``random``; ``salient``, those that the model attends to most, first;
+            ``non-salient``, least first; ``shifted``, random with the grid half a patch off the
+            model's.
+        fill: ``zero``, ``mean`` (the image's mean colour), ``noise`` or ``blur``; see `filling`.
+        pattern: Random patches for each ``image``, or the same for all images of a ``batch``, as
+            the OpenMixup toolbox does it.
         seed: Chooses the patches: two models with one seed see the same holes.
     """
 
@@ -32,77 +51,101 @@ class Occlusion(Callback):
         self,
         ratios: Sequence[float] = (0.25, 0.5, 0.75),
         patch_size: int | None = None,
+        drops: Sequence[Drop] = ("random",),
+        fill: Fill = "zero",
+        pattern: Literal["image", "batch"] = "image",
         seed: int = 0,
     ) -> None:
         for ratio in ratios:
-            if not 0 < ratio < 1:
-                raise InputError(f"Occlusion's ratio {ratio} is not in (0, 1); 0.5 drops half")
-        self.ratios = sorted(ratios)
+            if not 0 < ratio <= 1:
+                raise InputError(f"Occlusion's ratio {ratio} is not in (0, 1]; 0.5 drops half")
+        for name, value, known in (
+            *(("drops", drop, get_args(Drop)) for drop in drops),
+            ("fill", fill, get_args(Fill)),
+            ("pattern", pattern, ("image", "batch")),
+        ):
+            if value not in known:
+                raise InputError(f"Occlusion's {name} has {value!r}; it knows {', '.join(known)}")
+        if not ratios or not drops:
+            raise InputError("Occlusion has no ratios or no drops; give at least one of each")
+        self.ratios = sorted(set(ratios))
         self.patch_size = patch_size
+        self.drops = list(drops)
+        self.fill: Fill = fill
+        self.pattern = pattern
         self.seed = seed
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew; every ratio keeps its own accuracy, and so does the whole image."""
-        self.accuracies = [
-            MulticlassAccuracy(pl_module.num_classes, average="micro").to(pl_module.device)
-            for _ in [0, *self.ratios]
+    def begin(self, trainer: Trainer, model: SMMixModule) -> None:
+        """Begin anew; every drop and ratio keeps its own accuracy, and so does the whole image."""
+        size = trainer.datamodule.image_size  # type: ignore[attr-defined]
+        self.grid = model.backbone.grid
+        if self.patch_size is not None:
+            self.grid = patch_grid(size, self.patch_size)
+        self.patch = size[0] // self.grid[0]
+        conditions = 1 + len(self.drops) * len(self.ratios)
+        self.accuracy = on_device(SweepAccuracy(conditions), model)
+
+    def measure(self, batch: Evaluated) -> None:
+        """Evaluate one batch under every drop at every ratio."""
+        images, classes = batch.images, batch.classes
+        self.accuracy.update(0, batch.logits, classes)
+        fill = filling(self.fill, images, self.patch, self.seed, batch.places)
+        condition = 1
+        for drop, order in self._orders(batch).items():
+            for ratio in self.ratios:
+                hole = holes(order, ratio, images.shape[2:], drop == "shifted")  # type: ignore[arg-type]
+                occluded = fill.where(hole[:, None], images)
+                self.accuracy.update(condition, batch.logits_of(occluded), classes)
+                condition += 1
+
+    def report(self, images: int) -> Report:
+        """A curve for each drop, and the area under it."""
+        whole, *rest = self.accuracy.compute()
+        x = [0.0, *(round(100 * ratio, 6) for ratio in self.ratios)]
+        width = len(self.ratios)
+        curves = {
+            self._name(drop): Curve(x, [whole, *rest[i * width : (i + 1) * width]])
+            for i, drop in enumerate(self.drops)
+        }
+        areas = {f"{name}_auc": curve.area for name, curve in curves.items()}
+        protocol = {
+            "patch_size": self.patch,
+            "fill": self.fill,
+            "pattern": self.pattern,
+            "seed": self.seed,
+            "auc": f"mean over 0 to {x[-1]:g}%",
+        }
+        return Report(protocol, images, areas, curves)
+
+    def figures(self, report: Report) -> dict[str, Figure]:
+        """All curves in one picture."""
+        curves: dict[str, Curve] = {drop: report.curves[self._name(drop)] for drop in self.drops}
+        x_label = f"patches dropped (%), {self.patch} x {self.patch} pixels each"
+        figure = accuracy_curves(curves, "Robustness to occlusion", x_label)
+        return {self._name("random"): figure}
+
+    def _orders(self, batch: Evaluated) -> dict[Drop, Tensor]:
+        """For each drop the order in which patches go, ``(B, P_h, P_w)``."""
+        places = batch.places
+        if self.pattern == "batch":
+            places = [places[0]] * len(places)
+        orders: dict[Drop, Tensor] = {}
+        attends = {"salient", "non-salient"} & set(self.drops)
+        attention = batch.attention() if attends else None
+        for drop in self.drops:
+            if attention is not None and drop in attends:
+                orders[drop] = attention_order(attention, self.grid, drop == "salient")
+            else:
+                order = random_order(self.grid, self.seed, places)
+                orders[drop] = order.to(batch.images.device)
+        return orders
+
+    def _name(self, drop: Drop) -> str:
+        """A curve's name: occlusion, and what is unusual about it."""
+        unusual = [
+            *([] if drop == "random" else [drop.replace("-", "_")]),
+            *([] if self.fill == "zero" else [self.fill]),
+            *([] if self.pattern == "image" else [self.pattern]),
+            *([] if self.patch_size is None else [f"patch{self.patch_size}"]),
         ]
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Evaluate one batch at every ratio."""
-        images, classes = batch
-        self.accuracies[0].update(outputs["logits"], classes)
-        order = self._drop_order(trainer, pl_module, images, batch_idx)
-        for ratio, accuracy in zip(self.ratios, self.accuracies[1:], strict=True):
-            accuracy.update(pl_module(drop_patches(images, order, ratio)), classes)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the accuracies and draw the curve."""
-        values = [accuracy.compute() for accuracy in self.accuracies]
-        for ratio, value in zip(self.ratios, values[1:], strict=True):
-            pl_module.log(f"test/occlusion_{100 * ratio:g}", value)
-        curve = occlusion_curve(
-            [0.0, *self.ratios], [float(value) for value in values], "Robustness to occlusion"
-        )
-        save_figure(trainer, "test/occlusion", curve)
-
-    def _drop_order(
-        self, trainer: Trainer, pl_module: LightningModule, images: Tensor, batch_idx: int
-    ) -> Tensor:
-        """For each image the order in which its patches are dropped, ``(B, G_h, G_w)``."""
-        if self.patch_size is None:
-            grid: tuple[int, int] = cast(SMMixModule, pl_module).backbone.grid
-        else:
-            grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
-        first = batch_idx * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        places = (first + torch.arange(len(images))) * trainer.world_size + trainer.global_rank
-        orders = [
-            torch.randperm(
-                grid[0] * grid[1],
-                generator=torch.Generator().manual_seed(self.seed * 2**32 + place),
-            )
-            for place in places.tolist()
-        ]
-        return torch.stack(orders).unflatten(1, grid).to(images.device)
-
-
-def drop_patches(images: Tensor, order: Tensor, ratio: float) -> Tensor:
-    """Set the first patches of an order to 0.
-
-    Args:
-        images: ``(B, C, H, W)``, normalised.
-        order: Rank of each patch among those of its image, ``(B, G_h, G_w)``, 0 first.
-        ratio: round(ratio * G_h * G_w) patches are dropped.
-    """
-    dropped = order < round(ratio * order[0].numel())
-    patch_h, patch_w = images.shape[2] // order.shape[1], images.shape[3] // order.shape[2]
-    hole = dropped.repeat_interleave(patch_h, 1).repeat_interleave(patch_w, 2)
-    return images.masked_fill(hole[:, None], 0.0)
+        return "_".join(["occlusion", *unusual])

@@ -2,12 +2,14 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from smmix_pl.callbacks.figures import run_folder
-
-NAMES = {"test/top1": "top-1", "test/top5": "top-5", "test/loss": "loss", "test/ece": "ECE"}
+from smmix_pl.callbacks.results import evaluation_reports
+from smmix_pl.results import Curve
+from smmix_pl.words import metric_name, metric_value
 
 
 class Summary(Callback):
@@ -17,25 +19,49 @@ class Summary(Callback):
         """Print, after Lightning's own table; rank 0 only."""
         if stage != "test" or not trainer.is_global_zero:
             return
-        table = Table(title=f"Test of {pl_module.hparams['backbone']}", show_header=False)
-        for key, value in trainer.callback_metrics.items():
-            if key.startswith("test/"):
-                table.add_row(metric_name(key), metric_value(key, float(value)))
-        for name, place in places(trainer).items():
-            table.add_row(name, place)
-        Console(soft_wrap=True).print(table)
+        console = Console(soft_wrap=True)
+        console.print(summary_table(trainer, str(pl_module.hparams["backbone"])))
+        for table in curve_tables(trainer):
+            console.print(table)
+        for what, place in places(trainer).items():
+            console.print(f"{what}: {place}", highlight=False)
 
 
-def metric_name(key: str) -> str:
-    """A log key in words."""
-    if key.startswith("test/occlusion_"):
-        return f"top-1, {key.removeprefix('test/occlusion_')}% occlusion"
-    return NAMES.get(key, key.removeprefix("test/"))
+def summary_table(trainer: Trainer, name: str) -> Table:
+    """Single numbers in words, short curves among them."""
+    table = Table(title=f"Test of {name}", show_header=False)
+    in_tables = {key for curves in long_curves(trainer).values() for key in curves}
+    for key, value in trainer.callback_metrics.items():
+        metric = key.removeprefix("test/")
+        of_curve, _, point = metric.rpartition("_")
+        if metric != key and not (of_curve in in_tables and point[0].isdigit()):
+            table.add_row(metric_name(metric), metric_value(metric, float(value)))
+    return table
 
 
-def metric_value(key: str, value: float) -> str:
-    """A loss as it is, everything else in percent."""
-    return f"{value:.4f}" if "loss" in key else f"{100 * value:.2f}%"
+def long_curves(trainer: Trainer) -> dict[tuple[float, ...], dict[str, Curve]]:
+    """The curves that get a table of their own, those of the same points together."""
+    groups: dict[tuple[float, ...], dict[str, Curve]] = {}
+    for report in evaluation_reports(trainer):
+        for name, curve in report.curves.items():
+            if len(curve.x) > 5:
+                groups.setdefault(tuple(curve.x), {})[name] = curve
+    return groups
+
+
+def curve_tables(trainer: Trainer) -> list[Table]:
+    """One row a curve, one column a point."""
+    tables = []
+    for points, curves in long_curves(trainer).items():
+        what = next(iter(curves)).split("_")[0]
+        table = Table(title=f"Top-1 (%), {what}", box=box.SIMPLE_HEAD, padding=0)
+        table.add_column("", no_wrap=True)
+        for point in points:
+            table.add_column(f"{point:g}", justify="right")
+        for name, curve in curves.items():
+            table.add_row(metric_name(name), *(f"{100 * y:.1f}" for y in curve.y))
+        tables.append(table)
+    return tables
 
 
 def places(trainer: Trainer) -> dict[str, str]:
@@ -43,9 +69,12 @@ def places(trainer: Trainer) -> dict[str, str]:
     checkpoint = trainer.ckpt_path or _best(trainer)
     found = {"checkpoint": str(checkpoint)} if checkpoint else {}
     folder = run_folder(trainer)
-    if folder is not None:
-        found |= {"metrics": f"{folder}/metrics.csv", "pictures": f"{folder}/pictures"}
-    return found
+    if folder is None:
+        return found
+    files = {"metrics": "metrics.csv", "results": "results.json", "pictures": "pictures"}
+    return found | {
+        what: str(folder / file) for what, file in files.items() if (folder / file).exists()
+    }
 
 
 def _best(trainer: Trainer) -> str:

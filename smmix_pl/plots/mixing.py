@@ -1,71 +1,12 @@
-"""Figures, from numbers to matplotlib; no state and no files."""
+"""Pictures of what a mixer does to images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
-
-from smmix_pl.metrics import Reliability
-
-
-def reliability_diagram(bins: Reliability, title: str) -> Figure:
-    """Accuracy against confidence, over a histogram of the confidences.
-
-    Args:
-        bins: The diagram's numbers.
-        title: Drawn above.
-    """
-    figure = Figure(figsize=(5, 5.6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    count, confidence, accuracy = (values.cpu().numpy() for values in bins)
-    n_bins = len(count)
-    left, width = np.arange(n_bins) / n_bins, 1 / n_bins
-    filled = count > 0
-    top.bar(
-        left[filled], accuracy[filled], width, align="edge", edgecolor="white", label="accuracy"
-    )
-    gap = confidence - accuracy
-    top.bar(
-        left[filled],
-        gap[filled],
-        width,
-        bottom=accuracy[filled],
-        align="edge",
-        color="tab:red",
-        alpha=0.35,
-        label="gap to confidence",
-    )
-    top.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfect")
-    top.set(title=title, ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-    top.legend(loc="upper left")
-    ece = f"ECE {100 * float(bins.ece):.2f}%  ({n_bins} bins)"
-    top.text(0.97, 0.04, ece, transform=top.transAxes, ha="right")
-    bottom.bar(left, 100 * count / max(count.sum(), 1), width, align="edge", edgecolor="white")
-    bottom.set(xlabel="confidence (largest softmax probability)", ylabel="images (%)")
-    return figure
-
-
-def occlusion_curve(ratios: Sequence[float], accuracies: Sequence[float], title: str) -> Figure:
-    """Accuracy against the share of patches that is dropped.
-
-    Args:
-        ratios: Shares of patches in [0, 1].
-        accuracies: Top-1 accuracy in [0, 1] at each ratio.
-        title: Drawn above.
-    """
-    figure = Figure(figsize=(5.6, 4), layout="constrained")
-    axes = figure.subplots()
-    percent = [100 * ratio for ratio in ratios]
-    axes.plot(percent, [100 * accuracy for accuracy in accuracies], marker="o")
-    axes.set(title=title, xlabel="patches dropped at random (%)", ylabel="top-1 accuracy (%)")
-    axes.set(xlim=(-2, 102), ylim=(0, 102))
-    axes.grid(alpha=0.3)
-    return figure
-
 
 Window = tuple[int, int, int]
 """Row, column and side of a square window, in tokens."""

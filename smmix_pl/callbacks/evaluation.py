@@ -1,0 +1,158 @@
+"""From Lightning's evaluation hooks to three methods: begin, measure, report."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics import Metric
+
+from smmix_pl.callbacks.figures import save_figure
+from smmix_pl.module import SMMixModule
+from smmix_pl.results import Report
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluated batch, and the model that evaluated it.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        classes: True classes, ``(B,)``.
+        logits: The model's, ``(B, K)``.
+        places: Each image's index in the data set, over all ranks.
+        model: In eval mode; averaged weights are in place, if there are any.
+        trainer: Where it runs.
+    """
+
+    images: Tensor
+    classes: Tensor
+    logits: Tensor
+    places: list[int]
+    model: SMMixModule
+    trainer: Trainer
+
+    def logits_of(self, images: Tensor) -> Tensor:
+        """The model's logits of other images, in the precision that the test runs in."""
+        with self.trainer.precision_plugin.forward_context():
+            return self.model(images)
+
+    def attention(self) -> Tensor:
+        """How much the model attends to each token of the images, ``(B, G_h, G_w)``."""
+        with self.trainer.precision_plugin.forward_context():
+            return self.model.backbone.guide(self.images).attention
+
+
+class Evaluation(Callback, ABC):
+    """Measures something on every batch of an evaluation, as it passes.
+
+    Data is read once, however many evaluations there are. After a stage, what was found is logged,
+    kept in ``found`` for the callbacks that write and print it, and drawn (test only).
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ("test",)
+    found: Report | None = None
+    """What the last test found."""
+    _images = 0
+
+    @abstractmethod
+    def begin(self, trainer: Trainer, model: SMMixModule) -> None:
+        """Begin a stage anew."""
+
+    @abstractmethod
+    def measure(self, batch: Evaluated) -> None:
+        """Add a batch."""
+
+    @abstractmethod
+    def report(self, images: int) -> Report:
+        """What was found on so many images; runs on every rank, as metrics are summed here."""
+
+    def figures(self, report: Report) -> dict[str, Figure]:
+        """Pictures of it, by name without the stage."""
+        return {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, if this stage is measured."""
+        self._begin(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, if this stage is measured."""
+        self._begin(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch, if this stage is measured."""
+        if "val" in self.stages:
+            self._measure(trainer, pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch, if this stage is measured."""
+        if "test" in self.stages:
+            self._measure(trainer, pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was found."""
+        if "val" in self.stages:
+            self._log(pl_module, "val", self.report(self._all_images(trainer)))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log, keep and draw what was found."""
+        if "test" in self.stages:
+            self.found = self.report(self._all_images(trainer))
+            self._log(pl_module, "test", self.found)
+            if trainer.is_global_zero:
+                for name, figure in self.figures(self.found).items():
+                    save_figure(trainer, f"test/{name}", figure)
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage in self.stages:
+            self._images = 0
+            self.begin(trainer, cast(SMMixModule, pl_module))
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any
+    ) -> None:
+        images, classes = batch
+        first = self._images
+        # EvaluationSampler deals the images out to the ranks one by one
+        places = [
+            (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
+        ]
+        self._images += len(images)
+        model = cast(SMMixModule, pl_module)
+        self.measure(Evaluated(images, classes, outputs["logits"], places, model, trainer))
+
+    def _all_images(self, trainer: Trainer) -> int:
+        images = torch.tensor(float(self._images), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(images, reduce_op="sum"))
+
+    def _log(self, pl_module: LightningModule, stage: str, report: Report) -> None:
+        # already summed over the ranks
+        for name, value in report.metrics.items():
+            pl_module.log(f"{stage}/{name}", value, sync_dist=False)
+
+
+def on_device(metric: AnyMetric, model: LightningModule) -> AnyMetric:
+    """The metric where the model is, so that nothing waits for a copy of the logits."""
+    # Apple's GPUs have no float64
+    return metric.to("cpu" if model.device.type == "mps" else model.device)

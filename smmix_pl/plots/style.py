@@ -1,0 +1,32 @@
+"""What all figures share."""
+
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PANEL = (6.4, 4.8)
+"""Inches of a figure."""
+
+MARKERS = "osD^vPX*<>"
+
+
+def panel() -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes."""
+    figure = Figure(figsize=PANEL, layout="constrained")
+    return figure, tidy(figure.subplots())
+
+
+def tidy(axes: Axes) -> Axes:
+    """Only the two spines that carry ticks, and a light grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker of the index-th line; both differ, for those who see or print no colour."""
+    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    return {"color": colours[index % len(colours)], "marker": MARKERS[index % len(MARKERS)]}

@@ -1,0 +1,111 @@
+"""What an evaluation found, and the files that keep it: results.json and results.csv."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smmix_pl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric against one quantity.
+
+    Attributes:
+        x: The quantity, growing; 0 stands for the plain images.
+        y: The metric at each.
+    """
+
+    x: list[float]
+    y: list[float]
+
+    @property
+    def area(self) -> float:
+        """Area under the curve over its range, by trapezoids: a mean, in the metric's unit."""
+        steps = zip(self.x, self.x[1:], self.y, self.y[1:], strict=False)
+        area = sum((b - a) * (low + high) / 2 for a, b, low, high in steps)
+        return area / (self.x[-1] - self.x[0])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one evaluation found, under names without the stage.
+
+    Attributes:
+        protocol: How it was measured: whatever changes the numbers.
+        images: How many images over all ranks.
+        scalars: Single numbers.
+        curves: Each of their points, but the one at 0, is a metric of its own.
+        bins: Columns of a reliability diagram.
+    """
+
+    protocol: dict[str, Any]
+    images: int
+    scalars: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    bins: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every single number, those of the curves among them: ``occlusion_25``."""
+        points = {
+            f"{name}_{x:g}": y
+            for name, curve in self.curves.items()
+            for x, y in zip(curve.x, curve.y, strict=True)
+            if x
+        }
+        return self.scalars | points
+
+
+def as_json(run: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
+    """The content of results.json.
+
+    Args:
+        run: What was evaluated: model, data, checkpoint, seed, versions and so on.
+        reports: Of all evaluations; the later one wins where two found the same metric.
+    """
+    metrics: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    bins: dict[str, Any] = {}
+    for report in reports:
+        how = {"images": report.images, "protocol": report.protocol}
+        metrics |= {name: {"value": value} | how for name, value in report.metrics.items()}
+        curves |= {name: asdict(curve) | how for name, curve in report.curves.items()}
+        bins |= {name: columns | how for name, columns in report.bins.items()}
+    return {"run": run, "metrics": metrics, "curves": curves, "reliability": bins}
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Write results.json and, one metric a row, results.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("metric", "value", "images", "protocol"))
+        for name, found in results["metrics"].items():
+            protocol = json.dumps(found["protocol"])
+            writer.writerow((name, found["value"], found["images"], protocol))
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The content of a run folder's results.json.
+
+    Raises:
+        InputError: There is none, or it is not ours.
+    """
+    file = run / "results.json" if run.is_dir() else run
+    try:
+        results: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no {file}; `lightning test` writes it with the callback Results, "
+            "which --config with/eval.yaml adds"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not JSON ({error}); run the test again") from error
+    if not isinstance(results, dict) or not {"run", "metrics", "curves"} <= results.keys():
+        raise InputError(f"{file} was not written by smmix_pl's Results; run the test again")
+    return results

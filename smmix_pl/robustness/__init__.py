@@ -1,0 +1,1 @@
+"""Images made harder: patches dropped or shuffled, attacks, corruptions. Plain torch."""
