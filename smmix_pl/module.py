@@ -157,6 +157,10 @@ class SMMixModule(LightningModule):
             losses["consistency"] = consistency_loss(logits, mixed.teacher_logits)
         return losses
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the loss anew: `Trainer.validate` leaves it in inference mode, closed to fit."""
+        self.val_loss.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the validation set."""
         return self._evaluate(batch, "val", self.val_accuracy, self.val_loss)

@@ -85,7 +85,7 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below():
 
 def test_full_confidence_shares_the_last_bin_but_not_in_torchmetrics():
     logits = torch.tensor([[200.0, 0.0], [3.0, 0.0]])
-    classes = torch.tensor([0, 1])
+    classes = torch.tensor([1, 0])
     ours = fed(ReliabilityBins(10), logits, classes)
     confidence = (1.0 + logits[1].softmax(0)[0].item()) / 2
     assert ours.total[-1] == 2

@@ -55,19 +55,17 @@ class ImageLoader(DataLoader[Any]):
     """Batches of (images, classes) or (images, names); images are uint8 ``(B, 3, H, W)``.
 
     Args:
-        dataset: A map-style data set; it is guarded here.
-        batch_size: Images per batch.
+        dataset: `Guarded` images.
         skip_bad: Leave bad images out, and tell which at the end of the epoch, instead of stopping.
-        **options: Further arguments of the DataLoader.
+        **options: Further arguments of the DataLoader; ``collate_fn`` is `collate_good`.
 
     Raises:
         InputError: While iterating: an image is bad; with ``skip_bad``, a whole batch is.
     """
 
-    def __init__(
-        self, dataset: Dataset[Any], batch_size: int, skip_bad: bool = False, **options: Any
-    ) -> None:
-        super().__init__(Guarded(dataset), batch_size, collate_fn=collate_good, **options)
+    # Lightning makes loaders again for prediction, from the attributes that these arguments name.
+    def __init__(self, dataset: Dataset[Any], skip_bad: bool = False, **options: Any) -> None:
+        super().__init__(dataset, **options)
         self.skip_bad = skip_bad
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -145,9 +143,10 @@ class Loaders(LightningDataModule):
         self, dataset: Images, sampler: Sampler[int], drop_last: bool = False
     ) -> ImageLoader:
         return ImageLoader(
-            dataset,
-            self.batch_size,
-            self.bad_images == "skip",
+            Guarded(dataset),
+            skip_bad=self.bad_images == "skip",
+            batch_size=self.batch_size,
+            collate_fn=collate_good,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
