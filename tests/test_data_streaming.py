@@ -8,7 +8,7 @@ import pytest
 from data_trees import class_tree, put
 from torch.utils.data import DistributedSampler
 
-from smmix_pl.data import HuggingFace, Shards
+from smmix_pl.data import HuggingFace, LitData, Shards
 from smmix_pl.data.sampler import EvaluationSampler
 from smmix_pl.data.shards import main, write
 from smmix_pl.errors import InputError
@@ -89,6 +89,38 @@ def test_missing_shards_are_told(tmp_path):
     put(tmp_path / "classes.txt", "ant\nbee\n")
     with pytest.raises(InputError, match=r"train-\*\.tar"):
         Shards(root=str(tmp_path), **SMALL).setup("fit")
+
+
+def test_litdata(folder, tmp_path):
+    pytest.importorskip("litdata")
+    main([str(folder), str(tmp_path / "chunks"), "--format", "litdata", "--shard_mb", "1"])
+    data = LitData(root=str(tmp_path / "chunks"), **SMALL)
+    assert data.class_names == ["ant", "bee", "cat"]
+    for part in ("train", "val"):
+        images = data.images(part, np.asarray)
+        assert originals(folder, part) == Counter(
+            (images.items[index]["image"], label) for index, label in enumerate(images.targets)
+        )
+    assert data.images("test", np.asarray).targets == data.images("val", np.asarray).targets
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
+    (tmp_path / "chunks/train/index.json").unlink()
+    with pytest.raises(InputError, match="has no litdata chunks"):
+        data.images("train", np.asarray)
+    np.save(tmp_path / "chunks/val/classes.npy", np.zeros(2, dtype=np.int64))
+    with pytest.raises(InputError, match="has 6 items and 2 class numbers"):
+        data.images("val", np.asarray)
+    with pytest.raises(InputError, match=r"classes\.txt"):
+        LitData(root=str(tmp_path), **SMALL)
+
+
+def test_litdata_is_shared_out_over_workers(folder, tmp_path):
+    pytest.importorskip("litdata")
+    write(folder, tmp_path / "chunks", format="litdata", shard_mb=1)
+    data = LitData(root=str(tmp_path / "chunks"), **SMALL | {"num_workers": 2})
+    data.setup("validate")
+    labels = [label for _, labels in data.val_dataloader() for label in labels.tolist()]
+    assert sorted(labels) == [0, 0, 1, 1, 2, 2]
 
 
 def test_hugging_face(folder, tmp_path):

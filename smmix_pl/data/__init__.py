@@ -22,7 +22,7 @@ from smmix_pl.data.imagenet_variants import (
 from smmix_pl.data.inaturalist import INaturalist
 from smmix_pl.data.pets import OxfordPets
 from smmix_pl.data.scores import CorruptionError, OutlierPrecision
-from smmix_pl.data.streaming import HuggingFace, Shards
+from smmix_pl.data.streaming import HuggingFace, LitData, Shards
 from smmix_pl.data.tiny_imagenet import TinyImageNet
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
 
@@ -50,6 +50,7 @@ __all__ = [
     "ImageNetReaL",
     "ImageNetSketch",
     "ImageNetV2",
+    "LitData",
     "OutlierPrecision",
     "OxfordPets",
     "Shards",

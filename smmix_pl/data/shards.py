@@ -1,15 +1,17 @@
-"""A folder of class folders as a few large files: WebDataset shards.
+"""A folder of class folders as a few large files: WebDataset shards, or litdata's chunks.
 
 ``python -m smmix_pl.data.shards FOLDER OUT`` writes ``OUT/<part>-000000.tar`` and so on for each
 part of FOLDER (``train/``, ``val/``, ``test/``, those that are there), and ``OUT/classes.txt``.
 Each image is an unchanged file with its class number beside it (``.cls``), in random order, as the
-webdataset library has them. Read them with `smmix_pl.data.Shards`.
+webdataset library has them. Read them with `smmix_pl.data.Shards`. With ``--format litdata`` the
+parts are folders of chunks, for `smmix_pl.data.LitData`.
 """
 
 import io
 import sys
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jsonargparse import auto_cli
@@ -23,6 +25,7 @@ Labelled = tuple[str, int]
 def write(
     folder: Path,
     out: Path,
+    format: Literal["webdataset", "litdata"] = "webdataset",
     shard_mb: int = 512,
     seed: int = 0,
 ) -> None:
@@ -31,6 +34,7 @@ def write(
     Args:
         folder: Holds ``train/`` and, if there are, ``val/`` and ``test/``.
         out: Where to; must not hold shards yet.
+        format: Which library's files; ``litdata`` needs the extra of that name.
         shard_mb: Size of one file, about, in megabytes.
         seed: Chooses the order of images.
 
@@ -45,9 +49,11 @@ def write(
         if (folder / part).is_dir():
             found = folder_samples(folder / part, names)
             order = np.random.default_rng(seed).permutation(len(found))
-            write_tars(
-                [(str(found[i][0]), found[i][1]) for i in order], out, part, shard_mb * 10**6
-            )
+            samples = [(str(found[i][0]), found[i][1]) for i in order]
+            if format == "litdata":
+                write_chunks(samples, out / part, shard_mb * 10**6)
+            else:
+                write_tars(samples, out, part, shard_mb * 10**6)
     # Last, so that shards that were written in part do not look whole
     (out / "classes.txt").write_text("\n".join(names) + "\n")
 
@@ -68,6 +74,19 @@ def write_tars(samples: list[Labelled], out: Path, part: str, shard_bytes: int) 
                 suffix = Path(source).suffix.lower().replace(".jpeg", ".jpg")
                 _add(tar, f"{number:09d}{suffix}", Path(source).read_bytes())
                 _add(tar, f"{number:09d}.cls", str(label).encode())
+
+
+def write_chunks(samples: list[Labelled], folder: Path, chunk_bytes: int) -> None:
+    """Litdata's chunks of about equal size, and all class numbers beside them."""
+    from litdata.streaming import Cache
+
+    folder.mkdir()
+    np.save(folder / "classes.npy", np.array([label for _, label in samples], dtype=np.int64))
+    cache = Cache(str(folder), chunk_bytes=max(1, chunk_bytes))
+    for number, (source, label) in enumerate(samples):
+        cache[number] = {"image": Path(source).read_bytes(), "class": label}
+    cache.done()
+    cache.merge()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,12 +1,13 @@
-"""Sets too large for a tree of files: WebDataset shards and Hugging Face data sets.
+"""Sets too large for a tree of files: WebDataset shards, litdata chunks, Hugging Face data sets.
 
-Both are read at random places, so samplers share them out over ranks and workers as they do files:
+All are read at random places, so samplers share them out over ranks and workers as they do files:
 every image once an epoch, in an order that follows from seed and epoch, also after a resume.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from smmix_pl.data.base import ImageData, Images, Split
@@ -40,6 +41,76 @@ class Shards(FileData):
         if not found:
             raise incomplete(self.root, f"{split}-*.tar")
         return found
+
+
+class LitData(ImageData):
+    """Chunks of the litdata library: ``root/<part>/index.json`` and ``root/classes.txt``.
+
+    Each item is a dict of ``image`` (an encoded file's bytes) and ``class`` (its number).
+    ``python -m smmix_pl.data.shards --format litdata`` writes them, with all class numbers beside
+    them in ``<part>/classes.npy``. Needs the extra ``litdata``. Without ``val`` chunks the ``test``
+    ones validate, and the other way round.
+
+    Args:
+        remote: Where the chunks are, such as ``s3://bucket/folder``, if not in ``root``; they are
+            then cached in ``root`` as they are needed, and ``classes.txt`` and ``classes.npy`` have
+            to be copied there beforehand.
+        **options: See `ImageData`.
+    """
+
+    def __init__(self, remote: str | None = None, **options: Any) -> None:
+        self.remote = remote  # find_classes, which the base calls, comes after it
+        super().__init__(**options)
+
+    def find_classes(self) -> list[str]:
+        """The lines of ``classes.txt``."""
+        return read_lines(self.root / "classes.txt")
+
+    def images(self, split: Split, transform: Transform) -> Images:
+        """One part."""
+        other = {"train": "train", "val": "test", "test": "val"}[split]
+        for part in (split, other):
+            labels = self.root / part / "classes.npy"
+            if labels.is_file():
+                return LitImages(self.root / part, self._remote(part), np.load(labels), transform)
+        raise incomplete(self.root, f"{split}/classes.npy")
+
+    def _remote(self, part: str) -> str | None:
+        return None if self.remote is None else f"{self.remote.rstrip('/')}/{part}"
+
+
+class LitImages(Dataset[Any]):
+    """One part in litdata's chunks, read at random places."""
+
+    def __init__(
+        self, folder: Path, remote: str | None, labels: np.ndarray, transform: Transform
+    ) -> None:
+        from litdata import StreamingDataset
+
+        try:
+            if remote is None:
+                self.items = StreamingDataset(str(folder))
+            else:
+                self.items = StreamingDataset(remote, cache_dir=str(folder))
+            found = len(self.items)
+        except (ValueError, OSError, RuntimeError) as error:
+            where = remote or folder
+            raise InputError(
+                f"{where} has no litdata chunks ({error}); write them again"
+            ) from error
+        if found != len(labels):
+            raise InputError(
+                f"{folder} has {found} items and {len(labels)} class numbers; write it again"
+            )
+        self.targets: list[int] = labels.tolist()
+        self.name, self.transform = str(remote or folder), transform
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        source = Content(f"{self.name} #{index}", self.items[index]["image"])
+        return transformed(source, self.transform), self.targets[index]
 
 
 class HuggingFace(ImageData):
@@ -97,7 +168,7 @@ class HuggingFace(ImageData):
         return HuggingFaceImages(self.splits[self.parts[split]], *self.columns, transform)
 
     def _load(self) -> Any:
-        from datasets import load_dataset, load_from_disk  # type: ignore[import-untyped]
+        from datasets import load_dataset, load_from_disk
 
         try:
             if self.name is None:
