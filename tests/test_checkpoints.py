@@ -10,12 +10,12 @@ import timm
 import torch
 from conftest import TINY
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from smmix_pl import InputError, OptimRecipe, SMMix, SMMixModule
+from smmix_pl.callbacks import EMA
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL_PVT = {"embed_dims": (16, 32, 40, 64), "depths": (1, 1, 2, 2)}
@@ -165,7 +165,7 @@ def test_safetensors_and_compiled_and_distributed_names(tmp_path):
 def test_lightning_checkpoint_of_ours(ema, tmp_path, messages):
     recipe = OptimRecipe(lr=0.01, lr_batch=None, warmup_epochs=0)
     trained = module("vit_tiny_patch16_224", PLAIN, optim=recipe)
-    average = EMAWeightAveraging(decay=0.5)
+    average = EMA(decay=0.5)
     data = DataLoader(TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8)), batch_size=4)
     trainer = Trainer(
         max_epochs=2,

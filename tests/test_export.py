@@ -125,7 +125,7 @@ def test_file_says_what_it_holds(checkpoints, tmp_path, capsys):
 
 
 def test_weight_average_is_what_is_exported(tmp_path, imagenet_folder):
-    flags = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
+    flags = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.5"]
     checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
     content = torch.load(checkpoint, weights_only=True)
     name = "backbone.model.head.weight"

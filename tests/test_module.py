@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smmix_pl import CutMix, Digits, InputError, Mixup, NoMix, OptimRecipe, SMMix, SMMixModule
+from smmix_pl.callbacks import EMA
 from smmix_pl.data import TrainTransform
 from smmix_pl.mixing import soft_labels
 
@@ -160,7 +161,7 @@ def test_a_stopped_and_resumed_run_equals_the_straight_one(tmp_path):
 
 def test_weights_average_is_evaluated_and_saved(tmp_path):
     seed_everything(0)
-    average = EMAWeightAveraging(decay=0.5)
+    average = EMA(decay=0.5)
     keep = ModelCheckpoint(tmp_path, "ema", every_n_train_steps=3)
     run = trainer(tmp_path, max_steps=4, callbacks=[average, keep], enable_checkpointing=True)
     run.fit(module(SMMix()), digits())
@@ -170,6 +171,22 @@ def test_weights_average_is_evaluated_and_saved(tmp_path):
     evaluated = module(NoMix())
     trainer(tmp_path).test(evaluated, digits(), ckpt_path=tmp_path / "ema.ckpt", verbose=False)
     assert torch.equal(evaluated.state_dict()[name], saved["state_dict"][name])
+
+
+@pytest.mark.parametrize("evaluate", ["test", "validate"])
+def test_weights_average_of_a_checkpoint_is_evaluated_by_the_trainer_that_fitted(
+    evaluate, tmp_path
+):
+    seed_everything(0)
+    keep = ModelCheckpoint(tmp_path, "ema", every_n_train_steps=3)
+    callbacks = [EMA(decay=0.5), keep]
+    run = trainer(tmp_path, max_steps=6, callbacks=callbacks, enable_checkpointing=True)
+    run.fit(module(SMMix()), digits())
+    path = keep.best_model_path
+    [found] = getattr(run, evaluate)(module(NoMix()), digits(), ckpt_path=path, verbose=False)
+    plain = trainer(tmp_path)
+    [alone] = getattr(plain, evaluate)(module(NoMix()), digits(), ckpt_path=path, verbose=False)
+    assert found == alone
 
 
 def test_a_checkpoint_loads_in_python(tmp_path):

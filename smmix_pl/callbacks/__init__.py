@@ -4,6 +4,7 @@ from smmix_pl.callbacks.attacks import FGSM, PGD
 from smmix_pl.callbacks.attention_quality import AttentionQuality
 from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
 from smmix_pl.callbacks.corruptions import Corruptions
+from smmix_pl.callbacks.ema import EMA
 from smmix_pl.callbacks.evaluation import Evaluation
 from smmix_pl.callbacks.occlusion import Occlusion
 from smmix_pl.callbacks.outliers import OutlierDetection
@@ -15,6 +16,7 @@ from smmix_pl.callbacks.summary import Summary
 from smmix_pl.callbacks.throughput import Throughput
 
 __all__ = [
+    "EMA",
     "FGSM",
     "PGD",
     "AttentionQuality",
