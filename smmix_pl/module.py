@@ -1,7 +1,6 @@
 """The LightningModule: one training step that reads like the paper, one evaluation step."""
 
 import math
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +21,8 @@ from smmix_pl.models.attention import Queries
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
+from smmix_pl.randomness import reseed, run_seed
+from smmix_pl.resume import begin_next_epoch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -130,9 +131,15 @@ class SMMixModule(LightningModule):
                 "build the model with num_classes=data.num_classes"
             )
 
+    def on_train_start(self) -> None:
+        """Mend the progress that was restored."""
+        begin_next_epoch(self.trainer)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mix, forward, losses, log."""
         images, classes = batch
+        # Stochastic depth and dropout; each rank has its own
+        reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
         with torch.no_grad():
             mixed = self.mixer(images, labels, self.backbone, self._batch_rng(batch_idx))
@@ -220,8 +227,7 @@ class SMMixModule(LightningModule):
 
         The global step would stand still while gradients accumulate; epoch and batch index do not.
         """
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return np.random.default_rng((seed, self.current_epoch, batch_idx))
+        return np.random.default_rng((run_seed(), self.current_epoch, batch_idx))
 
     def _evaluate(
         self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric

@@ -13,6 +13,10 @@ class Throughput(Callback):
     single values lead or lag, and their mean is right.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin; a run that goes on in the middle of an epoch does not start it."""
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the time that validation took."""
         self._since = time.perf_counter()

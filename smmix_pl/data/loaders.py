@@ -1,18 +1,18 @@
 """What a LightningDataModule of images hands to the trainer: its loaders, and the last touch."""
 
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from smmix_pl.data.reading import BadImage
-from smmix_pl.data.sampler import EvaluationSampler, RepeatedAugmentSampler
+from smmix_pl.data.sampler import Draw, EvaluationSampler, TrainingSampler
 from smmix_pl.data.transforms import TrainTransform, erasing, normalise
 from smmix_pl.errors import InputError
+from smmix_pl.randomness import reseed, run_seed
 
 Images = Dataset[Any]
 """A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
@@ -22,7 +22,8 @@ class Guarded(Dataset[Any]):
     """A map-style data set that gives a `BadImage` where its own would raise it.
 
     So the loader decides what to do about it, in the main process, where its sentence can be told
-    without the traceback of a worker.
+    without the traceback of a worker. Augmentation draws from streams that begin anew at each image
+    of a `TrainingSampler`, so it does not depend on which worker it falls to, or on what was before.
     """
 
     def __init__(self, images: Dataset[Any]) -> None:
@@ -32,8 +33,10 @@ class Guarded(Dataset[Any]):
         return len(self.images)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
+        if isinstance(index, Draw):
+            reseed(index.seed)
         try:
-            return self.images[index]
+            return self.images[int(index)]
         except BadImage as error:
             return error
 
@@ -57,6 +60,7 @@ class ImageLoader(DataLoader[Any]):
     Args:
         dataset: `Guarded` images.
         skip_bad: Leave bad images out, and tell which at the end of the epoch, instead of stopping.
+        first_batch: Asked at the beginning of an epoch; that many batches are left out unread.
         **options: Further arguments of the DataLoader; ``collate_fn`` is `collate_good`.
 
     Raises:
@@ -64,13 +68,22 @@ class ImageLoader(DataLoader[Any]):
     """
 
     # Lightning makes loaders again for prediction, from the attributes that these arguments name.
-    def __init__(self, dataset: Dataset[Any], skip_bad: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        skip_bad: bool = False,
+        first_batch: Callable[[], int] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(dataset, **options)
         self.skip_bad = skip_bad
+        self.first_batch = first_batch
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of good images."""
         skipped: list[str] = []
+        if isinstance(self.sampler, TrainingSampler):
+            self.sampler.first = (self.first_batch() if self.first_batch else 0) * self.batch_size
         try:
             for batch, bad in super().__iter__():
                 if bad and not self.skip_bad:
@@ -109,13 +122,8 @@ class Loaders(LightningDataModule):
         """Shuffled full batches; their order follows from seed and epoch."""
         dataset = self._sets["train"]
         ranks, rank = self._ranks()
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        sampler: Sampler[int]
-        if self.repeats > 1:
-            sampler = RepeatedAugmentSampler(dataset, ranks, rank, seed, self.repeats)
-        else:
-            sampler = DistributedSampler(dataset, ranks, rank, seed=seed, drop_last=True)
-        return self._loader(dataset, sampler, drop_last=True)
+        sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats)
+        return self._loader(dataset, sampler, drop_last=True, first_batch=self._next_batch)
 
     def val_dataloader(self) -> Any:
         """Validation images, each once over all ranks."""
@@ -134,17 +142,29 @@ class Loaders(LightningDataModule):
         images, labels = batch
         images = normalise(images, self.mean, self.std)
         if self.trainer is not None and self.trainer.training and self.train_recipe.random_erasing:
+            reseed(run_seed(), 1, self.trainer.current_epoch, self._next_batch(), self._ranks()[1])
             images = erasing(self.train_recipe, images.device)(images)
         if self.trainer is not None:  # a model in bfloat16 or float64 takes its own
             images = images.to(self.trainer.lightning_module.dtype)
         return images, labels
 
+    def _next_batch(self) -> int:
+        """The batch that the trainer is about to train on; not 0 where it goes on in mid-epoch."""
+        # An epoch's iterator runs from its first batch on, after Lightning has restored progress.
+        training = self.trainer is not None and self.trainer.training
+        return self.trainer.fit_loop.batch_idx + 1 if training else 0
+
     def _loader(
-        self, dataset: Images, sampler: Sampler[int], drop_last: bool = False
+        self,
+        dataset: Images,
+        sampler: Sampler[int],
+        drop_last: bool = False,
+        first_batch: Callable[[], int] | None = None,
     ) -> ImageLoader:
         return ImageLoader(
             Guarded(dataset),
             skip_bad=self.bad_images == "skip",
+            first_batch=first_batch,
             batch_size=self.batch_size,
             collate_fn=collate_good,
             sampler=sampler,

@@ -6,12 +6,30 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
+from smmix_pl.randomness import seed_of
 
-class RepeatedAugmentSampler(DistributedSampler[int]):
-    """Repeated augmentation: each image several times in a row, the copies on different ranks.
 
-    An epoch holds as many images as a plain one, so it sees ``1 / repeats`` of the data set
-    (Hoffer et al., 2020; Berman et al., 2019, as DeiT uses it). A `DistributedSampler` because
+class Draw(int):
+    """The index of an image, with the seed of this one appearance of it."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> "Draw":
+        """An index that carries a seed, also into worker processes."""
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Draw, (int(self), self.seed)
+
+
+class TrainingSampler(DistributedSampler[int]):
+    """Training images in an order that follows from seed and epoch, from any place in it.
+
+    With repeated augmentation each image comes several times in a row, the copies on different
+    ranks; an epoch then holds as many images as a plain one, so it sees ``1 / repeats`` of the data
+    set (Hoffer et al., 2020; Berman et al., 2019, as DeiT uses it). A `DistributedSampler` because
     Lightning replaces any other kind on many ranks.
 
     Args:
@@ -23,17 +41,25 @@ class RepeatedAugmentSampler(DistributedSampler[int]):
     """
 
     def __init__(
-        self, dataset: Dataset[Any], num_replicas: int, rank: int, seed: int, repeats: int
+        self, dataset: Dataset[Any], num_replicas: int, rank: int, seed: int, repeats: int = 1
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
         self.repeats = repeats
+        self.first = 0
+        """Images of this rank that the next iteration leaves out: a resumed run has seen them."""
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of this rank's images for the current epoch."""
+        """What is left of this rank's images in the current epoch."""
+        places = range(self.rank, self.total_size, self.num_replicas)
+        for place, index in zip(places[self.first :], self.order()[self.first :], strict=True):
+            yield Draw(index, seed_of(self.seed, self.epoch, place))
+
+    def order(self) -> list[int]:
+        """Indices of all of this rank's images in the current epoch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         mine = order.repeat_interleave(self.repeats)[self.rank :: self.num_replicas]
-        return iter(mine[: self.num_samples].tolist())
+        return mine[: self.num_samples].tolist()
 
 
 class EvaluationSampler(DistributedSampler[int]):
