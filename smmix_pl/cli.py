@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
@@ -17,8 +18,10 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-import smmix_pl.callbacks  # noqa: F401 - a callback can then be named without its module
+from smmix_pl.callbacks import FiniteNumbers, Preemption  # all can then be named without a module
+from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing import Mixer
@@ -55,6 +58,7 @@ def main(args: ArgsType = None) -> None:
             parser_class=Parser,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [Preemption()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             args=args,
@@ -63,8 +67,14 @@ def main(args: ArgsType = None) -> None:
         cause = input_error(error)
         if cause is None or os.environ.get("SMMIX_DEBUG"):
             raise
-        print("error:", " ".join(str(cause).split()), file=sys.stderr)
+        print("error:", " ".join(str(cause).split()) + last_good(error), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def last_good(error: BaseException) -> str:
+    """Where a run that failed can go on from, as `Preemption` found it."""
+    path = getattr(error, "last_good", None)
+    return "" if path is None else f"; --ckpt_path last goes on from the last good one, {path}"
 
 
 class Parser(LightningArgumentParser):
@@ -83,6 +93,8 @@ class SaveRunConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save, unless the run leaves no trace."""
         if trainer.loggers:
+            # so that it begins a run of its own when it is used again
+            self.config = Namespace({**vars(self.config), "ckpt_path": None})
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -106,13 +118,26 @@ class SMMixCLI(LightningCLI):
             default=False,
             help="After fit, test the best checkpoint.",
         )
+        parser.add_lightning_class_args(FiniteNumbers, "finite")
 
     def before_instantiate_classes(self) -> None:
         """Look for the checkpoint before anything is built."""
         path = self.config[self.subcommand].get("ckpt_path")
+        if path == "last" and self.subcommand != "fit":
+            raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
         if is_file and not Path(path).exists():
             raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
+
+    def after_instantiate_classes(self) -> None:
+        """Write whole checkpoints; go on with a run where that was asked for."""
+        strategy = self.trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = WholeCheckpoints()
+        config = self.config_init[self.subcommand]
+        if self.subcommand == "fit" and goes_on(self.trainer, config["ckpt_path"]):
+            found = go_on(self.trainer)
+            config["ckpt_path"] = None if found is None else str(found)
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""

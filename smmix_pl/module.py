@@ -108,6 +108,8 @@ class SMMixModule(LightningModule):
             "consistency": consistency_weight,
         }
         self.optim = optim
+        self.mixing = ""
+        """What was done to the last batch, for whoever has to say which it was."""
         accuracy = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
@@ -143,6 +145,7 @@ class SMMixModule(LightningModule):
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
         with torch.no_grad():
             mixed = self.mixer(images, labels, self.backbone, self._batch_rng(batch_idx))
+        self.mixing = _mixing(self.mixer, mixed)
         losses = self.losses(mixed)
         loss = weighted_sum(losses, self.loss_weights)
         self._log_step(loss, losses, mixed)
@@ -249,3 +252,9 @@ class SMMixModule(LightningModule):
             | {"train/lam": lam}
             | {f"train/{name}": value for name, value in mixed.notes.items()}
         )
+
+
+def _mixing(mixer: Mixer, mixed: Mixed) -> str:
+    """Branch and region side of a batch, in words."""
+    notes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in mixed.notes.items())
+    return f"mixed by {type(mixer).__name__}, {notes or 'whole images'}"

@@ -10,9 +10,7 @@ def begin_next_epoch(trainer: Trainer) -> None:
     To be called as training starts; does nothing elsewhere.
     """
     loop = trainer.fit_loop
-    progress = loop.epoch_progress.current
-    whole = progress.ready == progress.processed > progress.completed
-    if loop.restarting and whole and loop.restarted_on_epoch_end:
+    if loop.restarting and loop.restarted_on_epoch_end and trainer.max_steps != -1:
         loop.epoch_progress.increment_completed()
         loop.reset_restart_stage()
         loop.epoch_loop.restarting = False

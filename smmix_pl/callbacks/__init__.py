@@ -6,10 +6,12 @@ from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
 from smmix_pl.callbacks.corruptions import Corruptions
 from smmix_pl.callbacks.ema import EMA
 from smmix_pl.callbacks.evaluation import Evaluation
+from smmix_pl.callbacks.finite import FiniteNumbers
 from smmix_pl.callbacks.occlusion import Occlusion
 from smmix_pl.callbacks.outliers import OutlierDetection
 from smmix_pl.callbacks.pictures import MixedPictures
 from smmix_pl.callbacks.predictions import PredictionsCSV
+from smmix_pl.callbacks.preemption import Preemption
 from smmix_pl.callbacks.results import Results
 from smmix_pl.callbacks.shuffle import PatchShuffle
 from smmix_pl.callbacks.summary import Summary
@@ -23,11 +25,13 @@ __all__ = [
     "Calibration",
     "Corruptions",
     "Evaluation",
+    "FiniteNumbers",
     "MixedPictures",
     "Occlusion",
     "OutlierDetection",
     "PatchShuffle",
     "PredictionsCSV",
+    "Preemption",
     "Results",
     "Summary",
     "TemperatureScaling",

@@ -22,8 +22,8 @@ class Guarded(Dataset[Any]):
     """A map-style data set that gives a `BadImage` where its own would raise it.
 
     So the loader decides what to do about it, in the main process, where its sentence can be told
-    without the traceback of a worker. Augmentation draws from streams that begin anew at each image
-    of a `TrainingSampler`, so it does not depend on which worker it falls to, or on what was before.
+    without the traceback of a worker. Augmentation draws from streams that begin anew at each
+    image of a `TrainingSampler`: it depends on no worker, and on nothing drawn before.
     """
 
     def __init__(self, images: Dataset[Any]) -> None:
@@ -83,7 +83,8 @@ class ImageLoader(DataLoader[Any]):
         """Batches of good images."""
         skipped: list[str] = []
         if isinstance(self.sampler, TrainingSampler):
-            self.sampler.first = (self.first_batch() if self.first_batch else 0) * self.batch_size
+            batches = self.first_batch() if self.first_batch else 0
+            self.sampler.first = batches * (self.batch_size or 1)
         try:
             for batch, bad in super().__iter__():
                 if bad and not self.skip_bad:
@@ -151,8 +152,9 @@ class Loaders(LightningDataModule):
     def _next_batch(self) -> int:
         """The batch that the trainer is about to train on; not 0 where it goes on in mid-epoch."""
         # An epoch's iterator runs from its first batch on, after Lightning has restored progress.
-        training = self.trainer is not None and self.trainer.training
-        return self.trainer.fit_loop.batch_idx + 1 if training else 0
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        return self.trainer.fit_loop.batch_idx + 1
 
     def _loader(
         self,

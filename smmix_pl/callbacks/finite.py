@@ -1,0 +1,138 @@
+"""Loss and gradient are numbers, or the run stops in the step where they are not."""
+
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from smmix_pl.data.sampler import TrainingSampler
+from smmix_pl.errors import InputError
+
+
+class Seen(NamedTuple):
+    """One batch since the last optimiser step."""
+
+    epoch: int
+    batch_idx: int
+    mixing: str
+    loss: Tensor
+
+
+class FiniteNumbers(Callback):
+    """Holds every loss and gradient against NaN and infinity before the weights see them.
+
+    The host waits for the device once an optimiser step, for a single number. Overflow in fp16 is
+    the gradient scaler's: there, only the loss counts.
+
+    Args:
+        action: ``stop`` the run with the batch's identity, or ``skip`` the step: the weights and
+            the optimiser stay as they are, the schedule goes on; counted and logged as
+            ``train/skipped_steps``. ``off`` looks at nothing.
+        patience: With ``skip``, this many steps in a row stop the run all the same.
+    """
+
+    def __init__(self, action: Literal["stop", "skip", "off"] = "stop", patience: int = 20) -> None:
+        if patience < 1:
+            raise InputError(f"finite.patience is {patience}; it must be at least 1")
+        self.action = action
+        self.patience = patience
+        self.skipped = 0
+        self.in_a_row = 0
+        self._seen: list[Seen] = []
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Keep the loss of a batch, without looking at it."""
+        mixing = getattr(pl_module, "mixing", "")
+        batch_idx = trainer.fit_loop.batch_idx
+        self._seen.append(Seen(trainer.current_epoch, batch_idx, mixing, loss.detach()))
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at losses and gradients, and stop or skip."""
+        seen, self._seen = self._seen, []
+        if self.action == "off":
+            return
+        gradients = [] if trainer.scaler is not None else _gradients(optimizer)
+        bad = not bool(_finite([one.loss for one in seen], gradients))
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
+        self.in_a_row = self.in_a_row + 1 if bad else 0
+        if not bad:
+            return
+        told = _told(trainer, seen, pl_module)
+        if self.action == "stop" or self.in_a_row >= self.patience:
+            self._stop(told)
+        self.skipped += 1
+        rank_zero_warn(f"{told}; the step is skipped, the {self.skipped}. of this run")
+        optimizer.zero_grad()  # an optimiser leaves weights without gradients alone
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the count."""
+        if self.action == "skip":
+            pl_module.log("train/skipped_steps", float(self.skipped))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count, for a resumed run."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def _stop(self, told: str) -> NoReturn:
+        many = f", {self.in_a_row} steps in a row" if self.action == "skip" else ""
+        raise InputError(
+            f"{told}{many}; lower model.optim.lr or trainer.gradient_clip_val, look at the images, "
+            "or leave such steps out with --finite.action skip"
+        )
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def _finite(losses: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """One truth value on the device."""
+    largest = list(torch._foreach_norm(gradients, torch.inf)) if gradients else []
+    return torch.stack([value.float() for value in losses + largest]).isfinite().all()
+
+
+def _told(trainer: Trainer, seen: list[Seen], pl_module: LightningModule) -> str:
+    """What is wrong and with which batch, as far as this rank knows."""
+    rank = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
+    for one in seen:
+        if not bool(one.loss.isfinite()):
+            what = f"the loss is {float(one.loss)}"
+            break
+    else:
+        one = seen[-1]
+        broken = [
+            name
+            for name, weight in pl_module.named_parameters()
+            if weight.grad is not None and not bool(weight.grad.isfinite().all())
+        ]
+        what = f"the gradient of {broken[0]} is not finite" if broken else "another rank's loss is"
+    return (
+        f"{rank}{what} in epoch {one.epoch}, batch {one.batch_idx} (optimiser step "
+        f"{trainer.global_step}, {one.mixing or 'unmixed'}, {_images(trainer, one.batch_idx)})"
+    )
+
+
+def _images(trainer: Trainer, batch_idx: int, shown: int = 8) -> str:
+    """The first images of a batch by their places in the training set."""
+    loader: Any = trainer.train_dataloader
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, TrainingSampler):
+        return "images unknown"
+    size = loader.batch_size
+    places = sampler.order()[batch_idx * size : (batch_idx + 1) * size]
+    return f"images #{', #'.join(map(str, places[:shown]))}{' ...' if size > shown else ''}"

@@ -1,0 +1,214 @@
+"""Checkpoints that are whole or not there, opened without running code; and runs that go on."""
+
+import csv
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from smmix_pl.errors import InputError
+from smmix_pl.models.checkpoints import open_checkpoint
+
+UNFINISHED = ".unfinished"
+"""Suffix of a checkpoint that is being written; what is found with it later is of a killed run."""
+JOB_FILE = ".slurm_job"
+TRAINING = ("loops", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, onto the disk, and then moves it there in one step.
+
+    Lightning's own writes to the machine's temporary folder first, and from there to another disk
+    not in one step. Files are opened as weights only, from wherever they come.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write, so that at any moment the place holds the old checkpoint or the new one.
+
+        Raises:
+            InputError: The disk is full, the folder cannot be written to, or the like.
+        """
+        if not _is_local_file_protocol(str(path)):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            write_whole(Path(path), content.getbuffer())
+        except OSError as error:
+            raise InputError(
+                f"the checkpoint {path} cannot be written ({error.strerror}); make room or give "
+                "another folder, and go on with --ckpt_path last"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """What a file holds; no code in it is run, whatever ``weights_only`` says.
+
+        Raises:
+            InputError: It is damaged, or no checkpoint of a run.
+        """
+        if not _is_local_file_protocol(str(path)):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        content = open_checkpoint(path)
+        known = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
+        if not known or "pytorch-lightning_version" not in content:
+            raise InputError(
+                f"{path} is not the checkpoint of a run; weights alone are given as "
+                "--model.init_from"
+            )
+        return content
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in its place in one step, after it has reached the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}{UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def last_checkpoint(folder: Path, check: bool = True) -> Path | None:
+    """The checkpoint that a run goes on from: the newest ``last``, or the newest of all.
+
+    Args:
+        folder: Of checkpoints.
+        check: Open it, and take the next newest, which is told, where it is damaged.
+    """
+    found = sorted(folder.glob("*.ckpt"), key=_age)
+    for path in found:
+        try:
+            if check:
+                open_checkpoint(path)
+            return path
+        except InputError as error:
+            rank_zero_info(f"{error}; an older one is looked for")
+    return None
+
+
+def _age(path: Path) -> tuple[bool, float]:
+    return not path.name.startswith("last"), -path.stat().st_mtime
+
+
+def run_folders(trainer: Trainer) -> tuple[CSVLogger, list[Path]]:
+    """The logger that names the run's folder, and the folders of its earlier runs, newest first.
+
+    Raises:
+        InputError: No such logger comes first.
+    """
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if not isinstance(logger, CSVLogger):
+        raise InputError(
+            "--ckpt_path last looks in the folders of a CSVLogger, which has to be the first of "
+            "trainer.logger; give the checkpoint's file instead"
+        )
+    numbered = [
+        (int(number), path)
+        for path in Path(logger.root_dir).glob("version_*")
+        if (number := path.name.removeprefix("version_")).isdecimal()
+    ]
+    return logger, [path for _, path in sorted(numbered, reverse=True)]
+
+
+def goes_on(trainer: Trainer, ckpt_path: str | None) -> bool:
+    """Whether a run goes on with an earlier one: it is told to, or it would be written over it.
+
+    Args:
+        trainer: Of ``fit``.
+        ckpt_path: As the user gave it.
+    """
+    if ckpt_path is not None:
+        return ckpt_path == "last"
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if not isinstance(logger, CSVLogger) or getattr(trainer, "fast_dev_run", False):
+        return False
+    if logger._version is None:
+        return requeued_job() is not None
+    return last_checkpoint(Path(logger.log_dir) / "checkpoints", check=False) is not None
+
+
+def go_on(trainer: Trainer) -> Path | None:
+    """Make a trainer go on in the folder of the newest run; of the same job where SLURM requeues.
+
+    Returns:
+        The checkpoint to go on from; null, which is told, if that run has none yet.
+    """
+    logger, folders = run_folders(trainer)
+    if isinstance(logger._version, int | str):  # the config names one
+        folders = [Path(logger.log_dir)]
+    elif (job := requeued_job()) is not None:
+        folders = [folder for folder in folders if job_of(folder) == job]
+    found = last_checkpoint(folders[0] / "checkpoints") if folders else None
+    if found is None:
+        where = folders[0] if folders else logger.root_dir
+        rank_zero_info(f"{where} holds no checkpoint yet: the run starts from the beginning")
+        return None
+    if logger._version is None:
+        logger._version = int(folders[0].name.removeprefix("version_"))
+    rank_zero_info(f"the run goes on from {found}")
+    keep_log(logger, found)
+    return found
+
+
+@rank_zero_only
+def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
+    """Keep what a run has logged up to its checkpoint; Lightning's logger would begin anew.
+
+    Args:
+        logger: Not used before.
+        checkpoint: Rows of later steps are left out, as the run will log them again.
+    """
+    for unfinished in checkpoint.parent.glob(f"*{UNFINISHED}"):
+        unfinished.unlink()
+    log, kept = Path(logger.log_dir) / "metrics.csv", Path(logger.log_dir) / "metrics.kept.csv"
+    if log.is_file() and not kept.is_file():  # else a resume was killed between here and the end
+        os.replace(log, kept)
+    if not kept.is_file():
+        return
+    steps = open_checkpoint(checkpoint)["global_step"]
+    with kept.open(newline="") as file:
+        table = csv.DictReader(file)
+        names = list(table.fieldnames or [])
+        rows = [row for row in table if int(row["step"]) < steps]
+    writer = logger.experiment  # begins an empty log
+    with log.with_suffix(UNFINISHED).open("w", newline="") as file:
+        copy = csv.DictWriter(file, fieldnames=names)
+        copy.writeheader()
+        copy.writerows(rows)
+    os.replace(log.with_suffix(UNFINISHED), log)
+    writer.metrics_keys = names
+    kept.unlink()
+
+
+def requeued_job() -> str | None:
+    """The number of the SLURM job that this process goes on with, if SLURM requeued one."""
+    return os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_RESTART_COUNT") else None
+
+
+def job_of(folder: Path) -> str | None:
+    """The SLURM job that began a run."""
+    file = folder / JOB_FILE
+    return file.read_text().strip() if file.is_file() else None
