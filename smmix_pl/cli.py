@@ -5,6 +5,20 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from errno import (
+    EACCES,
+    EDQUOT,
+    EFBIG,
+    EIO,
+    EISDIR,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+    ESTALE,
+)
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +41,7 @@ from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
+from smmix_pl.trust import PACKAGES, only_named_packages
 
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """What the model learns from the data; nobody says it twice."""
@@ -36,6 +51,22 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "data": ImageData,
     "trainer": Trainer,
 }
+BUILDING = (ArithmeticError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+"""What libraries raise on arguments that they cannot use."""
+DISK = (
+    ENOENT,
+    ENOSPC,
+    EDQUOT,
+    EFBIG,
+    EROFS,
+    EACCES,
+    EPERM,
+    EIO,
+    ESTALE,
+    ENOTDIR,
+    EISDIR,
+    ENAMETOOLONG,
+)
 RECIPES = (OptimRecipe, TrainTransform, EvalTransform)
 
 
@@ -47,6 +78,7 @@ def main(args: ArgsType = None) -> None:
             on stderr, with exit status 2; set ``SMMIX_DEBUG=1`` to see the traceback as well.
     """
     try:
+        only_named_packages()
         if args is None:
             sys.argv[1:] = resolve_configs(sys.argv[1:])
         elif isinstance(args, list):
@@ -82,6 +114,12 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `InputError` instead of printing the usage."""
+        denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
+        if denied is not None:
+            raise InputError(
+                f"{denied[1]} is of no package that configs may name ({', '.join(PACKAGES)}); "
+                f"if you trust it, set SMMIX_PACKAGES={denied[1].split('.')[0]}"
+            ) from ex
         raise input_error(ex) or InputError(
             " ".join(message.split()) + nearest_names(message)
         ) from ex
@@ -129,6 +167,23 @@ class SMMixCLI(LightningCLI):
         if is_file and not Path(path).exists():
             raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer.
+
+        Raises:
+            InputError: A value was accepted by its type, but not by what it is for.
+        """
+        try:
+            super().instantiate_classes()
+        except BUILDING as error:
+            if input_error(error) is not None:
+                raise
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"what the config describes cannot be built ({told[:500]}); "
+                "SMMIX_DEBUG=1 shows where"
+            ) from error
+
     def after_instantiate_classes(self) -> None:
         """Write whole checkpoints; go on with a run where that was asked for."""
         strategy = self.trainer.strategy
@@ -174,8 +229,12 @@ def nearest_names(message: str) -> str:
 
 def input_error(error: BaseException | None) -> Exception | None:
     """The bad input behind an exception, ours or what Lightning calls misconfiguration, if any."""
+    outermost = error
     while error is not None and not isinstance(error, (InputError, MisconfigurationException)):
         error = error.__cause__ or error.__context__
+    if error is None and isinstance(outermost, OSError) and outermost.errno in DISK:
+        file = outermost.filename or "the run's folder"
+        return InputError(f"{file} cannot be used ({outermost.strerror}); look at disk and rights")
     return error
 
 

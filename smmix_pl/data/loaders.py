@@ -97,6 +97,13 @@ class ImageLoader(DataLoader[Any]):
             if skipped:
                 warnings.warn(_told(skipped), stacklevel=2)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: where to go on follows from the trainer's progress, which Lightning keeps."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is needed; but without these two, Lightning warns of what is not the case."""
+
 
 def _told(skipped: list[str], shown: int = 20) -> str:
     lines = sorted(skipped)[:shown]
