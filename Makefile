@@ -10,7 +10,7 @@ export WANDB_SILENT ?= true
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint typecheck pytest test-slow clean bench-table $(BENCHES)
+.PHONY: help install fit test lint typecheck pytest test-slow clean bench-table evidence $(BENCHES)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ bench-imagenet: ## ImageNet-1k, DeiT-S: top-1, occlusion and ECE, published 79.3
 $(BENCHES): bench-%: install
 	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
 		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS))
+
+evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10 DATA=DIR)
+	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
 bench-table: install ## The rows measured so far, beside the published ones
 	$(BIN)/python benchmarks/reproduce.py --table
