@@ -13,7 +13,8 @@ class CutMix(Mixer):
     """Paste one random box of the source image over the same pixels of the target image.
 
     As in timm and DeiT: the box has the images' aspect ratio and a uniform centre, is clipped at
-    the border, and lam is corrected to the area that was really covered.
+    the border, and lam is corrected to the area that was really covered. Sides are even, as in the
+    timm of the published results; newer ones give odd sides their last pixel.
 
     Args:
         alpha: Before clipping the box covers 1 - lam of the image, lam ~ Beta(alpha, alpha); above

@@ -19,10 +19,11 @@ class MixPro(Mixer):
 
     MaskMix lays a coarse grid over the tokens and takes its cells from the target or the source
     image, at random for each image. PAL moves the label share from the area share to the share of
-    the class token's attention by alpha, the cosine similarity of the mixed labels and the model's
-    prediction. As in the authors' code (fistyee/MixPro, `main.py` and `utils.py`), where alpha
-    carries gradient. Unlike there: the area share counts pixels, not cells, which is the same where
-    the grid of cells divides the tokens; and the loss keeps the label smoothing that it is given.
+    the class token's attention by a progressive factor, the cosine similarity of the mixed labels
+    and the model's prediction. As in the authors' code (fistyee/MixPro, `main.py` and `utils.py`),
+    where the factor carries gradient. Unlike there: the area share counts pixels, not cells, which
+    is the same where the cells divide the token grid; and the loss keeps the label smoothing that
+    it is given.
 
     Args:
         switch_prob: Probability of MaskMix rather than Mixup or CutMix by DeiT's recipe, drawn once
@@ -60,8 +61,8 @@ class MixPro(Mixer):
         mixed = mix_by_mask(images, labels, mask)
 
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
-            alpha = torch.cosine_similarity(mixed.labels, logits.softmax(dim=1), dim=1).unsqueeze(1)
-            lam = alpha * attended_share(attention, mask) + (1.0 - alpha) * mixed.lam
+            agreement = torch.cosine_similarity(mixed.labels, logits.softmax(dim=1)).unsqueeze(1)
+            lam = agreement * attended_share(attention, mask) + (1.0 - agreement) * mixed.lam
             return blend(labels, lam)
 
         return replace(mixed, attentive_labels=attentive_labels if self.progressive else None)

@@ -117,7 +117,7 @@ def paste(
     # torch.where then drops. All shapes are known before the corners are: nothing waits for them.
     moved = take_pixels(source, rows, columns)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return torch.where(inside, moved, target)
+    return torch.where(~inside, target, moved)  # the memory format of the first one
 
 
 def take_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class ResizeMix(Mixer):
         )
         small = take_pixels(images.flip(0), rows, columns)
         lam = 1.0 - int(height * scale) * int(width * scale) / (height * width)
-        return Mixed(torch.where(inside[:, None], small, images), blend(labels, lam), lam)
+        mixed = torch.where(~inside[:, None], images, small)  # the memory format of the first one
+        return Mixed(mixed, blend(labels, lam), lam)
 
 
 def _shrunk(length: int, scale: float, centre: np.ndarray) -> tuple[Tensor, Tensor]:
