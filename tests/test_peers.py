@@ -563,10 +563,11 @@ def test_gridmix_pastes_whole_cells():
 
 
 @pytest.mark.parametrize("mixer", sorted({name(mixer) for mixer in [*PASTE_IN_PLACE, ResizeMix()]}))
-def test_one_word_on_the_command_line_chooses_it(mixer, capsys):
+def test_one_word_on_the_command_line_chooses_it(mixer, capsys, monkeypatch):
     words = ["fit", "--config", "digits.yaml", "--model.mixer", mixer, "--print_config"]
+    monkeypatch.setattr("sys.argv", ["lightning", *words])
     with pytest.raises(SystemExit, match="0"):
-        main(words)
+        main()
     assert f"class_path: smmix_pl.{mixer}\n" in capsys.readouterr().out
 
 
