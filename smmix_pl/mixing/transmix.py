@@ -24,7 +24,8 @@ class TransMix(Mixer):
 
     Args:
         switch_prob: Probability of CutMix rather than Mixup, drawn once per batch; in [0, 1]. The
-            authors' config writes 0.8 under a name that their parser does not read: 0.5 was run.
+            authors' config for DeiT-B sets 0.8; the one for DeiT-S means to, under a name that
+            their parser does not read, which leaves 0.5.
         mixup_alpha: Mixup's alpha, above 0.
         cutmix_alpha: CutMix's alpha, above 0.
     """
