@@ -3,7 +3,7 @@
 python benchmarks/evidence.py digits [--seeds 0 1 2] [--jobs 2]
 python benchmarks/evidence.py cifar10 --data DIR
 
-Every method trains the same recipe (configs/digits.yaml, configs/bench/evidence_cifar10.yaml) from
+Every method trains the same recipe (configs/digits.yaml, configs/cifar10_deit_t.yaml) from
 the same seeds; only the mixer differs. A run lies in runs/evidence/SET/METHOD/seed_S and is not
 trained again, so this can be done in parts. Prints a Markdown table of mean and sample standard
 deviation over seeds, and writes it with a figure to --out. Images per second are the median of the
@@ -43,7 +43,7 @@ METHODS: dict[str, list[str]] = {
     ],
     "SMMix, no consistency loss": [*SMMIX, "--model.mixer.consistency", "false"],
 }
-RECIPES = {"digits": "digits.yaml", "cifar10": "bench/evidence_cifar10.yaml"}
+RECIPES = {"digits": "digits.yaml", "cifar10": "cifar10_deit_t.yaml"}
 MEASURES = {
     "top1": "top-1 (%)",
     "ece": "ECE (%)",
