@@ -12,7 +12,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 
     Not ``trainer.log_dir``, which talks to the other ranks and waits for their answer.
     """
-    if not trainer.loggers:
+    if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
     first = trainer.loggers[0]
     return Path(getattr(first, "log_dir", None) or first.save_dir or ".")
