@@ -28,9 +28,13 @@ def accuracy_curves(
         percent = [100 * y for y in curve.y]
         axes.plot(curve.x, percent, label=name, linestyle=style, markersize=5, **look(index))
     axes.set(title=title, xlabel=x_label, ylabel="top-1 accuracy (%)", ylim=(0, 102))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, integer=True))
+    points = np.unique([x for _, curve, _ in lines for x in curve.x])
+    if len(points) > 1 and np.diff(points).min() >= np.ptp(points) / 20:
+        axes.set_xticks(points, [f"{x:g}" for x in points])
+    else:  # measured points would overlap
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=11))
     if len(lines) > 1:
-        axes.legend(loc="lower left", fontsize="small")
+        axes.legend(fontsize="small")
     return figure
 
 
