@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from digits import accuracy, digits, quiet_trainer, found_on_digits, whole_test_set
+from digits import accuracy, digits, found_on_digits, quiet_trainer, whole_test_set
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import auc

@@ -31,8 +31,9 @@ class Occlusion(Evaluation):
     A share of the patches of each image is filled with 0 after normalisation. All ratios are
     evaluated on each batch as it passes, so images are read once. Random patches depend only on the
     seed and the image's place in the test set. Logs ``test/occlusion_25`` for 25% dropped at
-    random, and ``test/occlusion_auc_75``: the mean accuracy from 0 to 75%, by trapezoids. Whatever differs from the defaults stands in the name, because such numbers do not
-    compare: ``test/occlusion_salient_25``, ``test/occlusion_noise_batch_patch8_25``.
+    random, and ``test/occlusion_auc_75``: the mean accuracy from 0 to 75%, by trapezoids. Whatever
+    differs from the defaults stands in the name, because such numbers do not compare:
+    ``test/occlusion_salient_25``, ``test/occlusion_noise_batch_patch8_25``.
 
     Args:
         ratios: Shares of patches that are dropped, in (0, 1].
