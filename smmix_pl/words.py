@@ -18,6 +18,9 @@ NAMES = {
     "ood_fpr95": "outliers: FPR at 95% TPR",
     "occlusion": "random",
     "corruption_mean": "top-1, mean over corruptions",
+    "gaussian_noise": "Gaussian noise",
+    "gaussian_blur": "Gaussian blur",
+    "jpeg_compression": "JPEG compression",
 }
 
 PATTERNS = (

@@ -124,7 +124,10 @@ class Occlusion(Evaluation):
         """All curves in one picture."""
         curves: dict[str, Curve] = {drop: report.curves[self._name(drop)] for drop in self.drops}
         x_label = f"patches dropped (%), {self.patch} x {self.patch} pixels each"
-        figure = accuracy_curves(curves, "Robustness to occlusion", x_label)
+        title = "Robustness to occlusion"
+        title += "" if self.fill == "zero" else f", {self.fill} in the holes"
+        title += "" if self.pattern == "image" else ", the same holes in a batch"
+        figure = accuracy_curves(curves, title, x_label)
         return {self._name("random"): figure}
 
     def _orders(self, batch: Evaluated) -> dict[Drop, Tensor]:

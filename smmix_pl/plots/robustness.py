@@ -56,7 +56,7 @@ def accuracy_heatmap(
     for (row, column), value in np.ndenumerate(percent):
         colour = "white" if value < 60 else "black"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, size=9)
-    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
+    axes.set_yticks(range(len(rows)), list(rows))
     axes.set_xticks(range(len(columns)), [str(column) for column in columns])
     axes.tick_params(length=0)
     axes.set(title=title, xlabel=x_label)
