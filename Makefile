@@ -10,7 +10,8 @@ export WANDB_SILENT ?= true
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint typecheck pytest test-slow clean bench-table evidence $(BENCHES)
+.PHONY: help install fit eval compare test lint typecheck pytest test-slow clean
+.PHONY: bench-table evidence $(BENCHES)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -24,6 +25,16 @@ $(BIN)/.installed: setup.cfg constraints.txt
 
 fit: install ## Train a small ViT with SMMix on handwritten digits, test it, print the table
 	$(BIN)/lightning fit --config digits.yaml
+
+CKPT ?= $(shell ls -t runs/digits/version_*/checkpoints/best.ckpt 2>/dev/null | head -n 1)
+
+eval: install ## Evaluate the newest checkpoint of fit, or CKPT=FILE: all metrics, tables and pictures
+	@test -n "$(CKPT)" || { echo "there is no checkpoint under runs/digits; run make fit first" >&2; exit 1; }
+	$(BIN)/lightning test --config digits.yaml --config with/eval.yaml --ckpt_path "$(CKPT)" --verbose=false
+
+compare: install ## Runs side by side: make compare RUNS="runs/digits/version_1 NAME=FOLDER"
+	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }
+	$(BIN)/python -m smmix_pl.compare $(RUNS)
 
 test: install lint typecheck pytest ## Lint, format check, type check and tests
 

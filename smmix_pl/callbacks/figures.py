@@ -33,7 +33,7 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
         return
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
     figure.savefig(path.with_suffix(".svg"))
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

@@ -102,10 +102,16 @@ def sha256_of(settings: Any) -> str:
 
 def git_commit() -> str | None:
     """The checkout's commit, with ``+`` if files differ from it; null outside a checkout."""
-    folder = Path(__file__).parent
+    file = Path(__file__)
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        # an installed package may lie in a folder of somebody else's checkout
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     return found.stdout.strip()
