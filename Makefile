@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export WANDB_SILENT ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint typecheck pytest test-slow clean
+.PHONY: help install fit test lint typecheck pytest test-slow bench-step bench-mixing clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ pytest: install
 
 test-slow: install ## The tests that take minutes
 	$(BIN)/pytest -q -m slow
+
+bench-step: install ## What a training step costs, by way of mixing (ARGS="--batch 8 --reference PATH")
+	$(BIN)/python benchmarks/step.py $(ARGS)
+
+bench-mixing: install ## What the mixing alone costs
+	$(BIN)/python benchmarks/mixing.py $(ARGS)
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
