@@ -90,14 +90,15 @@ def test_guide_that_raises_leaves_everything_as_it_was(tiny_backbone):
     same(before, state(tiny_backbone))
 
 
-def test_training_pass_runs_no_hook_and_stays_fused(tiny_backbone):
+def test_only_a_tapped_block_leaves_the_fused_kernel(tiny_backbone):
     """timm's attention calls attn_drop only unfused, so a hook there counts the unfused passes."""
     calls = []
     for block in tiny_backbone.model.blocks:
         block.attn.attn_drop.register_forward_pre_hook(lambda *_: calls.append(1))
-    tiny_backbone.guide(IMAGES)
-    assert len(calls) == 1
     tiny_backbone.features(IMAGES)
+    tiny_backbone.guide(IMAGES)  # computes the one map itself
+    assert not calls
+    tiny_backbone.features(IMAGES, with_attention=True)
     assert len(calls) == 1
 
 

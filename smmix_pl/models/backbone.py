@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing.base import Guide
 from smmix_pl.models.attention import AttentionTap, Queries, attention_to_tokens
+from smmix_pl.models.motivation import find_short_pass
 
 ImageSize = tuple[int, int]
 """Rows and columns."""
@@ -129,10 +130,17 @@ class Backbone(nn.Module):
         Args:
             images: ``(B, C, H, W)``.
         """
-        autocast = self._guide_autocast(images.device.type)
-        with evaluating(self.model), torch.no_grad(), autocast, self.tap.record() as maps:
-            logits = self.model(images)
-        return Guide(logits, self._on_grid(maps[-1]))
+        # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
+        # makes of a guide may go into a loss.
+        with evaluating(self.model), torch.no_grad(), self._guide_autocast(images.device.type):
+            short_pass = find_short_pass(self.model)
+            if short_pass is not None:
+                logits, attention = short_pass(self.model, images)
+            else:
+                with self.tap.record() as maps:
+                    logits = self.model(images)
+                attention = maps[-1]
+            return Guide(logits, self._on_grid(attention))
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
