@@ -17,8 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from smmix_pl.errors import InputError
 from smmix_pl.losses import consistency_loss, fine_grained_loss, soft_cross_entropy, weighted_sum
-from smmix_pl.mixing import Mixed, Mixer, soft_labels
-from smmix_pl.models.attention import Queries
+from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
@@ -34,7 +33,9 @@ class SMMixModule(LightningModule):
         image_size: (H, W) in pixels; from the data on the command line.
         batch_size: Images per device and step, for the learning rate; from the data on the command
             line.
-        mixer: How training images are mixed: SMMix, Mixup, CutMix, NoMix or a class of your own.
+        mixer: How training images are mixed: SMMix, NoMix, a peer (Mixup, CutMix, MixupCutMix,
+            TransMix, TokenMix, MixPro, AttentiveCutMix, SaliencyMix, ResizeMix, FMix, GridMix) or a
+            class of your own.
         mean: Channel means that images were normalised with; kept with the weights, for whoever
             prepares images for them. From the data on the command line.
         std: Channel standard deviations, likewise.
@@ -50,7 +51,8 @@ class SMMixModule(LightningModule):
         fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
         consistency_weight: Weight of the consistency loss (the paper: 1).
         token_head: ``own`` or ``shared`` with the class head; see `Backbone`.
-        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`.
+        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
+            the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
         optim: Optimiser and schedule.
     """
@@ -72,7 +74,7 @@ class SMMixModule(LightningModule):
         fine_grained_weight: float = 1.0,
         consistency_weight: float = 1.0,
         token_head: Literal["own", "shared"] = "own",
-        attention: Queries = "tokens",
+        attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
         optim: OptimRecipe = OptimRecipe(),
     ) -> None:
@@ -90,7 +92,7 @@ class SMMixModule(LightningModule):
             num_classes,
             image_size,
             token_head,
-            attention,
+            attention or mixer.attention,
             guide_precision,
             pretrained,
             backbone_args,
@@ -145,7 +147,9 @@ class SMMixModule(LightningModule):
         """The losses of one mixed batch, unweighted; what the batch carries decides which."""
         relabel = mixed.attentive_labels
         logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
-        labels = mixed.labels if relabel is None or attention is None else relabel(attention)
+        labels = mixed.labels
+        if relabel is not None and attention is not None:
+            labels = relabel(attention, logits.float())
         losses = {"classification": soft_cross_entropy(logits, labels)}
         if mixed.regions is not None:
             on_target = self.backbone.region_logits(tokens, ~mixed.regions.source_mask)

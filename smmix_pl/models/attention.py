@@ -17,7 +17,7 @@ last class attention. XCiT, which the paper does not train, has class attention 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.models import cait, xcit
@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
-
-Queries = Literal["tokens", "class"]
+from smmix_pl.mixing.base import Queries
 
 CLASS_ATTENTION = (cait.ClassAttn, xcit.ClassAttn)  # one query, the class token: (B, h, 1, P + N)
 CHANNEL_ATTENTION = (xcit.XCA,)  # attends over channels: its map says nothing about places

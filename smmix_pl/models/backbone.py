@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from smmix_pl.errors import InputError, did_you_mean
-from smmix_pl.mixing.base import Guide
-from smmix_pl.models.attention import AttentionTap, Queries, attention_to_tokens
+from smmix_pl.mixing.base import Guide, Queries
+from smmix_pl.models.attention import AttentionTap, attention_to_tokens
 from smmix_pl.models.motivation import find_short_pass
 
 ImageSize = tuple[int, int]
@@ -208,6 +208,11 @@ class Backbone(nn.Module):
                 f"{name} cannot motivate SMMix at {image_size[0]} x {image_size[1]} pixels: its "
                 f"last attention map, {tuple(maps[-1].shape)} for one image, is not one "
                 f"distribution over its {tokens.shape[1]} image tokens"
+            )
+        if self.queries == "class" and not prefix and maps[-1].shape[2] > 1:
+            raise InputError(
+                f"{name} has no class token whose attention could be read; "
+                "set model.attention to tokens"
             )
         return grid, tokens.shape[2]
 
