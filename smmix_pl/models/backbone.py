@@ -110,17 +110,17 @@ class Backbone(nn.Module):
         return features._replace(attention=self._on_grid(maps[-1]))
 
     def region_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Token-head logits of the mean token of a region.
+        """Token-head logits of the mean token of each region.
 
         Args:
             tokens: ``(B, N, D)``.
-            mask: ``(B, N)`` bool, at least one token of each image.
+            mask: ``(B, R, N)`` bool, R regions of each image, at least one token in each.
 
         Returns:
-            ``(B, K)``.
+            ``(B, R, K)``.
         """
-        total = (mask.to(tokens.dtype).unsqueeze(1) @ tokens).squeeze(1)  # (B, D)
-        return self._region_classifier()(total / mask.sum(dim=1, keepdim=True))
+        means = mask.to(tokens.dtype) @ tokens / mask.sum(dim=2, keepdim=True)  # (B, R, D)
+        return self._region_classifier()(means)
 
     def guide(self, images: Tensor) -> Guide:
         """The motivating pass: the model's own view of unmixed images, in eval mode, no gradient.
