@@ -78,6 +78,7 @@ def rows(name: str, options: argparse.Namespace) -> Iterator[str]:
         SMMix(),
         backbone=name,
         backbone_args={"drop_path_rate": 0.1},
+        compile=options.compile,
     )
     steps = Steps(
         module.to(options.device).train(), options.batch, options.device, options.precision
@@ -85,7 +86,7 @@ def rows(name: str, options: argparse.Namespace) -> Iterator[str]:
     actions = {way: steps.clocked(*mixers) for way, mixers in WAYS.items()}
     memory = {way: peak_memory(action, options.device) for way, action in actions.items()}
     with Reference(options.reference, name, options) as reference:
-        times = interleave(actions | reference.actions(), options.rounds)
+        times = interleave(actions | reference.actions(), options.rounds, warmup=2)
     for way, seconds in times.items():
         middle = statistics.median(seconds)
         ratio = statistics.median(a / b for a, b in zip(seconds, times["CutMix"], strict=True))

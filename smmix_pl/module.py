@@ -54,6 +54,7 @@ class SMMixModule(LightningModule):
         attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
             the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
+        compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
         optim: Optimiser and schedule.
     """
 
@@ -76,6 +77,7 @@ class SMMixModule(LightningModule):
         token_head: Literal["own", "shared"] = "own",
         attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
+        compile: bool = False,
         optim: OptimRecipe = OptimRecipe(),
     ) -> None:
         super().__init__()
@@ -96,6 +98,7 @@ class SMMixModule(LightningModule):
             guide_precision,
             pretrained,
             backbone_args,
+            compile,
         )
         if init_from:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
