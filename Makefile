@@ -11,7 +11,7 @@ BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars airc
 
 .DEFAULT_GOAL := help
 .PHONY: help install fit eval compare test lint typecheck pytest test-slow clean
-.PHONY: bench-table evidence $(BENCHES)
+.PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'

@@ -16,7 +16,7 @@ import statistics
 
 import numpy as np
 import torch
-from backbones import step_time
+from timing import CLASSES, Steps, interleave
 
 from smmix_pl import (
     AttentiveCutMix,
@@ -36,7 +36,6 @@ from smmix_pl import (
 )
 from smmix_pl.mixing import Guide, soft_labels
 
-CLASSES = 1000
 MIXERS: dict[str, Mixer] = {
     type(mixer).__name__: mixer
     for mixer in (
@@ -73,7 +72,7 @@ def main() -> None:
     }
     images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
     labels = soft_labels(torch.arange(options.batch, device=options.device), CLASSES, 0.1)
-    steps = median_steps(mixers, modules, images, labels, options.rounds)
+    steps = median_steps(mixers, modules, options)
     print(f"{options.backbone}, {options.size} x {options.size}, batches of {options.batch}:\n")
     print("| mixer | forward passes | parameters (k) | attention | teacher | step / CutMix step |")
     print("|---|---|---|---|---|---|")
@@ -132,23 +131,16 @@ class Counted:
 
 
 def median_steps(
-    mixers: dict[str, Mixer],
-    modules: dict[str, SMMixModule],
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    rounds: int,
+    mixers: dict[str, Mixer], modules: dict[str, SMMixModule], options: argparse.Namespace
 ) -> dict[str, float]:
     """Seconds of one training step of each mixer."""
-    optimizers = {
-        attention: torch.optim.AdamW(module.train().parameters())
+    steps = {
+        attention: Steps(module.train(), options.batch, options.device, "float32")
         for attention, module in modules.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in mixers}
-    for _ in range(rounds + 1):
-        for name, mixer in mixers.items():
-            module, optimizer = modules[mixer.attention], optimizers[mixer.attention]
-            times[name].append(step_time(module, mixer, optimizer, images, labels))
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+    actions = {name: steps[mixer.attention].clocked(mixer) for name, mixer in mixers.items()}
+    times = interleave(actions, options.rounds)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ def main(args: ArgsType = None) -> None:
             on stderr, with exit status 2; set ``SMMIX_DEBUG=1`` to see the traceback as well.
     """
     try:
+        # The progress bar waits for the device to read what it shows: not at every step.
+        os.environ.setdefault("TQDM_MINITERS", "20")
         if args is None:
             sys.argv[1:] = resolve_configs(sys.argv[1:])
         elif isinstance(args, list):

@@ -54,6 +54,7 @@ class SMMixModule(LightningModule):
         attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
             the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
+        compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
         optim: Optimiser and schedule.
     """
 
@@ -76,6 +77,7 @@ class SMMixModule(LightningModule):
         token_head: Literal["own", "shared"] = "own",
         attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
+        compile: bool = False,
         optim: OptimRecipe = OptimRecipe(),
     ) -> None:
         super().__init__()
@@ -96,6 +98,7 @@ class SMMixModule(LightningModule):
             guide_precision,
             pretrained,
             backbone_args,
+            compile,
         )
         if init_from:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
@@ -152,8 +155,9 @@ class SMMixModule(LightningModule):
             labels = relabel(attention, logits.float())
         losses = {"classification": soft_cross_entropy(logits, labels)}
         if mixed.regions is not None:
-            on_target = self.backbone.region_logits(tokens, ~mixed.regions.source_mask)
-            on_source = self.backbone.region_logits(tokens, mixed.regions.source_mask)
+            source = mixed.regions.source_mask
+            by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
+            on_target, on_source = by_region.unbind(dim=1)
             losses["fine_grained"] = fine_grained_loss(on_target, on_source, mixed.regions)
         else:
             losses["classification"] = losses["classification"] + self.backbone.unused_token_head()
@@ -240,10 +244,15 @@ class SMMixModule(LightningModule):
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
-        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else mixed.lam
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("lr", self._on_device(lr), prog_bar=True)
+        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self._on_device(mixed.lam)
         self.log_dict(
             {f"train/loss_{name}": value.detach() for name, value in losses.items()}
             | {"train/lam": lam}
-            | {f"train/{name}": value for name, value in mixed.notes.items()}
+            | {f"train/{name}": self._on_device(value) for name, value in mixed.notes.items()}
         )
+
+    def _on_device(self, number: float) -> Tensor:
+        """A number to log. Lightning would copy it to the device, and the host wait for that."""
+        return torch.full((), number, device=self.device)

@@ -14,7 +14,6 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Queries = Literal["tokens", "class"]
 """Whose attention: the mean over the image tokens' queries, or the class token's."""
@@ -118,8 +117,10 @@ def soft_labels(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Ten
     Returns:
         ``(B, K)`` float32; rows sum to 1.
     """
-    one_hot = F.one_hot(labels, num_classes).to(torch.float32)
-    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+    off = smoothing / num_classes
+    # Not F.one_hot, which reads the labels on the host to check them
+    soft = torch.full((len(labels), num_classes), off, device=labels.device)
+    return soft.scatter_(1, labels[:, None], 1.0 - smoothing + off)
 
 
 def blend(values: Tensor, lam: float | Tensor) -> Tensor:

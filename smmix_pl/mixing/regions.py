@@ -149,9 +149,13 @@ def patch_size(images: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _chosen_corners(attention: Tensor, side: Side, choose: Callable[..., Tensor]) -> Tensor:
-    if isinstance(side, Tensor):
-        pairs = zip(attention.split(1), side.tolist(), strict=True)
-        return torch.cat([_chosen_corners(one, r, choose) for one, r in pairs])
+    if isinstance(side, Tensor):  # the whole batch for each side that occurs: there are few
+        by_side = {r: _chosen_corners(attention, r, choose) for r in set(side.tolist())}
+        wanted = side.to(attention.device, non_blocking=True)[:, None]
+        corners = torch.zeros_like(next(iter(by_side.values())))
+        for r, of_side in by_side.items():
+            corners = torch.where(wanted == r, of_side, corners)
+        return corners
     scores = window_scores(attention, side)
     index = choose(scores.flatten(1), dim=1)
     return torch.stack((index // scores.shape[2], index % scores.shape[2]), dim=1)

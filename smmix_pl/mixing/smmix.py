@@ -120,7 +120,7 @@ class SMMix(Mixer):
             else None,
             # The mixed logits are softmaxed, not the softmaxes mixed.
             teacher_logits=blend(guide.logits.float(), lam) if self.consistency else None,
-            notes={"region_side": float(torch.as_tensor(side, dtype=torch.float32).mean())},
+            notes={"region_side": float(np.asarray(side).mean())},
         )
 
 
