@@ -4,11 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export WANDB_SILENT ?= true
 
+# The published results table, a target a row. DATA=DIR holds the data set; a run goes on where it
+# stopped, on whatever devices there are. VARIANT=reduced is the variant that was published;
+# SEEDS="0 1 2"; SMOKE=1 takes generated data and a few steps.
+BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
+
 .DEFAULT_GOAL := help
-.PHONY: help install fit test lint typecheck pytest test-slow clean
+.PHONY: help install fit eval compare test lint typecheck pytest test-slow clean
+.PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
 
 install: $(BIN)/.installed ## Make a virtual environment with pinned versions
 
@@ -19,6 +25,16 @@ $(BIN)/.installed: setup.cfg constraints.txt
 
 fit: install ## Train a small ViT with SMMix on handwritten digits, test it, print the table
 	$(BIN)/lightning fit --config digits.yaml
+
+CKPT ?= $(shell ls -t runs/digits/version_*/checkpoints/best.ckpt 2>/dev/null | head -n 1)
+
+eval: install ## Evaluate the newest checkpoint of fit, or CKPT=FILE: all metrics, tables and pictures
+	@test -n "$(CKPT)" || { echo "there is no checkpoint under runs/digits; run make fit first" >&2; exit 1; }
+	$(BIN)/lightning test --config digits.yaml --config with/eval.yaml --ckpt_path "$(CKPT)" --verbose=false
+
+compare: install ## Runs side by side: make compare RUNS="runs/digits/version_1 NAME=FOLDER"
+	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }
+	$(BIN)/python -m smmix_pl.compare $(RUNS)
 
 test: install lint typecheck pytest ## Lint, format check, type check and tests
 
@@ -34,6 +50,24 @@ pytest: install
 
 test-slow: install ## The tests that take minutes
 	$(BIN)/pytest -q -m slow
+
+bench-cifar100: ## CIFAR-100, DeiT-S: top-1, published 79.84   (DATA=DIR, or SMOKE=1)
+bench-cifar100-occlusion: ## CIFAR-100, ViT-S: occlusion, published 79.32 at 0%
+bench-cifar100-ece: ## CIFAR-100, ViT-L: ECE, published 7.70
+bench-cars: ## Stanford Cars, ViT-B: top-1, published 91.93
+bench-aircraft: ## FGVC-Aircraft, ViT-B: top-1, published 78.40
+bench-cub: ## CUB-200, ViT-B: top-1, published 88.35
+bench-imagenet: ## ImageNet-1k, DeiT-S: top-1, occlusion and ECE, published 79.36, 79.32, 6.53
+$(BENCHES): bench-%: install
+	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
+		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS))
+
+evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10 DATA=DIR)
+	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+bench-table: install ## The rows measured so far, beside the published ones
+	$(BIN)/python benchmarks/reproduce.py --table
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

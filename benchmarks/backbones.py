@@ -10,17 +10,14 @@ CutMix step, taken in turn, the median of each; the recipe takes it on half of t
 
 import argparse
 import statistics
-import time
 
-import numpy as np
 import torch
+from timing import CLASSES, Steps, interleave
 from torch.utils.flop_counter import FlopCounterMode
 
-from smmix_pl import Backbone, CutMix, Mixer, SMMix, SMMixModule
-from smmix_pl.mixing import soft_labels
+from smmix_pl import Backbone, CutMix, SMMix, SMMixModule
 
 SIZE = (224, 224)
-CLASSES = 1000
 MODELS = (
     *("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224"),
     *("cait_xxs24_224", "cait_xxs36_224"),
@@ -79,42 +76,13 @@ def macs(model: torch.nn.Module) -> float:
 def relative_time(name: str, options: argparse.Namespace) -> str:
     """Median SMMix step over median CutMix step, the first round uncounted."""
     torch.manual_seed(0)
-    module = SMMixModule(CLASSES, SIZE, options.batch, SMMix(), backbone=name).to(options.device)
-    optimizer = torch.optim.AdamW(module.train().parameters())
-    images = torch.randn(options.batch, 3, *SIZE, device=options.device)
-    labels = soft_labels(torch.arange(options.batch, device=options.device), CLASSES, 0.1)
+    module = SMMixModule(CLASSES, SIZE, options.batch, SMMix(), backbone=name)
+    steps = Steps(module.to(options.device).train(), options.batch, options.device, "float32")
     mixers = {"smmix": SMMix(switch_prob=1), "cutmix": CutMix()}
-    times: dict[str, list[float]] = {key: [] for key in mixers}
-    for _ in range(options.rounds + 1):
-        for key, mixer in mixers.items():
-            times[key].append(step_time(module, mixer, optimizer, images, labels))
-    smmix, cutmix = (statistics.median(times[key][1:]) for key in mixers)
+    actions = {key: steps.clocked(mixer) for key, mixer in mixers.items()}
+    times = interleave(actions, options.rounds)
+    smmix, cutmix = (statistics.median(times[key]) for key in mixers)
     return f"{smmix / cutmix:.2f} ({smmix:.2f} s / {cutmix:.2f} s)"
-
-
-def step_time(
-    module: SMMixModule,
-    mixer: Mixer,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-) -> float:
-    """Seconds of one training step."""
-    synchronise(images)
-    start = time.perf_counter()
-    with torch.no_grad():
-        mixed = mixer(images, labels, module.backbone, np.random.default_rng(0))
-    optimizer.zero_grad()
-    torch.stack(list(module.losses(mixed).values())).sum().backward()
-    optimizer.step()
-    synchronise(images)
-    return time.perf_counter() - start
-
-
-def synchronise(images: torch.Tensor) -> None:
-    """Wait for the device."""
-    if images.is_cuda:
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,23 @@ module     the LightningModule that joins them; callbacks measure and draw what 
 
 from smmix_pl.data import CIFAR10, CIFAR100, Digits, ImageData, ImageNet
 from smmix_pl.errors import InputError
-from smmix_pl.mixing import CutMix, Mixed, Mixer, Mixup, NoMix, SMMix
+from smmix_pl.mixing import (
+    AttentiveCutMix,
+    CutMix,
+    FMix,
+    GridMix,
+    Mixed,
+    Mixer,
+    MixPro,
+    Mixup,
+    MixupCutMix,
+    NoMix,
+    ResizeMix,
+    SaliencyMix,
+    SMMix,
+    TokenMix,
+    TransMix,
+)
 from smmix_pl.models import Backbone
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
@@ -19,17 +35,26 @@ __version__ = "0.1.0"
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "AttentiveCutMix",
     "Backbone",
     "CutMix",
     "Digits",
+    "FMix",
+    "GridMix",
     "ImageData",
     "ImageNet",
     "InputError",
+    "MixPro",
     "Mixed",
     "Mixer",
     "Mixup",
+    "MixupCutMix",
     "NoMix",
     "OptimRecipe",
+    "ResizeMix",
     "SMMix",
     "SMMixModule",
+    "SaliencyMix",
+    "TokenMix",
+    "TransMix",
 ]

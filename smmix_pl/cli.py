@@ -197,8 +197,8 @@ class SMMixCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""
         if self.config.fit.test_after_fit:
-            saved = self.trainer.checkpoint_callback  # None in a fast_dev_run
-            ckpt_path = "best" if saved else None
+            saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            ckpt_path = "best" if saved else None  # a fast_dev_run saves nothing
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path)
 
     def _parse_ckpt_path(self) -> None:

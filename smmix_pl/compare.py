@@ -5,6 +5,7 @@ python -m smmix_pl.compare [NAME=]RUN [[NAME=]RUN ...] [--output comparison]
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     (options.output / "table.md").write_text(table)
     write_csv(options.output / "table.csv", columns)
     for name, figure in figures(runs, published).items():
-        figure.savefig(options.output / f"{name}.png", dpi=120)
+        figure.savefig(options.output / f"{name}.png", dpi=100)
         figure.savefig(options.output / f"{name}.svg")
     print(table)
     print(f"table.md, table.csv and curves are in {options.output}")
@@ -57,7 +58,7 @@ def read_runs(words: Sequence[str]) -> dict[str, Results]:
     """
     runs: dict[str, Results] = {}
     for word in words:
-        name, _, path = word.rpartition("=")
+        name, _, path = ("", "", word) if Path(word).exists() else word.rpartition("=")
         label = name or "/".join(Path(path).resolve().parts[-2:])
         if label in runs:
             raise InputError(f"two runs are named {label}; name them with NAME={path}")
@@ -123,9 +124,28 @@ def notes(runs: Mapping[str, Results], published: Sequence[Published]) -> list[s
         )
     if len({(run["run"]["data"], tuple(run["run"]["image_size"])) for run in runs.values()}) > 1:
         lines.append("- These runs were tested on different data or image sizes.\n")
+    for metric in unlike(runs):
+        lines.append(
+            f"- {metric_name(metric)}: the runs' protocols differ, so do not compare it.\n"
+        )
     if not published:
         lines.append("- No published row has this data, backbone and image size.\n")
     return lines
+
+
+def unlike(runs: Mapping[str, Results]) -> list[str]:
+    """Metrics that the runs measured by different protocols, or on different numbers of images."""
+    every = dict.fromkeys(metric for run in runs.values() for metric in run["metrics"])
+    return [metric for metric in every if len(_protocols(runs, metric)) > 1]
+
+
+def _protocols(runs: Mapping[str, Results], metric: str) -> set[str]:
+    found = [run["metrics"][metric] for run in runs.values() if metric in run["metrics"]]
+    unused = () if "_auc_" in metric else ("auc",)  # how a curve's points make its area
+    return {
+        json.dumps([how["images"], {k: v for k, v in how["protocol"].items() if k not in unused}])
+        for how in found
+    }
 
 
 def figures(runs: Mapping[str, Results], published: Sequence[Published]) -> dict[str, Figure]:

@@ -16,8 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from smmix_pl.errors import InputError
 from smmix_pl.losses import consistency_loss, fine_grained_loss, soft_cross_entropy, weighted_sum
-from smmix_pl.mixing import Mixed, Mixer, soft_labels
-from smmix_pl.models.attention import Queries
+from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
@@ -35,7 +34,9 @@ class SMMixModule(LightningModule):
         image_size: (H, W) in pixels; from the data on the command line.
         batch_size: Images per device and step, for the learning rate; from the data on the command
             line.
-        mixer: How training images are mixed: SMMix, Mixup, CutMix, NoMix or a class of your own.
+        mixer: How training images are mixed: SMMix, NoMix, a peer (Mixup, CutMix, MixupCutMix,
+            TransMix, TokenMix, MixPro, AttentiveCutMix, SaliencyMix, ResizeMix, FMix, GridMix) or a
+            class of your own.
         mean: Channel means that images were normalised with; kept with the weights, for whoever
             prepares images for them. From the data on the command line.
         std: Channel standard deviations, likewise.
@@ -51,8 +52,10 @@ class SMMixModule(LightningModule):
         fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
         consistency_weight: Weight of the consistency loss (the paper: 1).
         token_head: ``own`` or ``shared`` with the class head; see `Backbone`.
-        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`.
+        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
+            the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
+        compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
         optim: Optimiser and schedule.
     """
 
@@ -73,8 +76,9 @@ class SMMixModule(LightningModule):
         fine_grained_weight: float = 1.0,
         consistency_weight: float = 1.0,
         token_head: Literal["own", "shared"] = "own",
-        attention: Queries = "tokens",
+        attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
+        compile: bool = False,
         optim: OptimRecipe = OptimRecipe(),
     ) -> None:
         super().__init__()
@@ -91,10 +95,11 @@ class SMMixModule(LightningModule):
             num_classes,
             image_size,
             token_head,
-            attention,
+            attention or mixer.attention,
             guide_precision,
             pretrained,
             backbone_args,
+            compile,
         )
         if init_from:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
@@ -155,11 +160,14 @@ class SMMixModule(LightningModule):
         """The losses of one mixed batch, unweighted; what the batch carries decides which."""
         relabel = mixed.attentive_labels
         logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
-        labels = mixed.labels if relabel is None or attention is None else relabel(attention)
+        labels = mixed.labels
+        if relabel is not None and attention is not None:
+            labels = relabel(attention, logits.float())
         losses = {"classification": soft_cross_entropy(logits, labels)}
         if mixed.regions is not None:
-            on_target = self.backbone.region_logits(tokens, ~mixed.regions.source_mask)
-            on_source = self.backbone.region_logits(tokens, mixed.regions.source_mask)
+            source = mixed.regions.source_mask
+            by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
+            on_target, on_source = by_region.unbind(dim=1)
             losses["fine_grained"] = fine_grained_loss(on_target, on_source, mixed.regions)
         else:
             losses["classification"] = losses["classification"] + self.backbone.unused_token_head()
@@ -245,13 +253,18 @@ class SMMixModule(LightningModule):
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
-        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else mixed.lam
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("lr", self._on_device(lr), prog_bar=True)
+        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self._on_device(mixed.lam)
         self.log_dict(
             {f"train/loss_{name}": value.detach() for name, value in losses.items()}
             | {"train/lam": lam}
-            | {f"train/{name}": value for name, value in mixed.notes.items()}
+            | {f"train/{name}": self._on_device(value) for name, value in mixed.notes.items()}
         )
+
+    def _on_device(self, number: float) -> Tensor:
+        """A number to log. Lightning would copy it to the device, and the host wait for that."""
+        return torch.full((), number, device=self.device)
 
 
 def _mixing(mixer: Mixer, mixed: Mixed) -> str:

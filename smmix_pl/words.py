@@ -17,14 +17,17 @@ NAMES = {
     "ood_auroc": "outliers: AUROC",
     "ood_fpr95": "outliers: FPR at 95% TPR",
     "occlusion": "random",
-    "occlusion_auc": "area under occlusion",
     "corruption_mean": "top-1, mean over corruptions",
+    "gaussian_noise": "Gaussian noise",
+    "gaussian_blur": "Gaussian blur",
+    "jpeg_compression": "JPEG compression",
 }
 
 PATTERNS = (
     (r"(.*ece.*|mce)_(\d+)", "{0} ({1} bins)"),
     (r"occlusion_([\d.]+)", "top-1, {0}% occlusion"),
-    (r"occlusion_(.+)_auc", "area under occlusion, {0}"),
+    (r"occlusion_auc_([\d.]+)", "top-1, mean over 0 to {0}% occlusion"),
+    (r"occlusion_(.+)_auc_([\d.]+)", "top-1, mean over 0 to {1}% occlusion, {0}"),
     (r"occlusion_(.+)_([\d.]+)", "top-1, {1}% occlusion, {0}"),
     (r"shuffle_(\d+)", "top-1, {0} x {0} tiles shuffled"),
     (r"fgsm_([\d.]+)", "top-1, FGSM {0}/255"),

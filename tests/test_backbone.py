@@ -90,14 +90,15 @@ def test_guide_that_raises_leaves_everything_as_it_was(tiny_backbone):
     same(before, state(tiny_backbone))
 
 
-def test_training_pass_runs_no_hook_and_stays_fused(tiny_backbone):
+def test_only_a_tapped_block_leaves_the_fused_kernel(tiny_backbone):
     """timm's attention calls attn_drop only unfused, so a hook there counts the unfused passes."""
     calls = []
     for block in tiny_backbone.model.blocks:
         block.attn.attn_drop.register_forward_pre_hook(lambda *_: calls.append(1))
-    tiny_backbone.guide(IMAGES)
-    assert len(calls) == 1
     tiny_backbone.features(IMAGES)
+    tiny_backbone.guide(IMAGES)  # computes the one map itself
+    assert not calls
+    tiny_backbone.features(IMAGES, with_attention=True)
     assert len(calls) == 1
 
 
@@ -105,8 +106,8 @@ def test_gradients_reach_the_weights_under_autocast_after_a_guide(tiny_backbone)
     with torch.autocast("cpu", torch.bfloat16):
         tiny_backbone.guide(IMAGES)
         logits, tokens, _ = tiny_backbone.features(IMAGES)
-        mask = torch.zeros(2, 64, dtype=torch.bool)
-        mask[:, :9] = True
+        mask = torch.zeros(2, 1, 64, dtype=torch.bool)
+        mask[:, :, :9] = True
         loss = logits.float().sum() + tiny_backbone.region_logits(tokens, mask).float().sum()
     loss.backward()
     assert all(parameter.grad is not None for parameter in tiny_backbone.parameters())
@@ -126,17 +127,17 @@ def test_float32_guide_ignores_the_training_autocast():
 
 def test_region_logits_read_the_mean_token(tiny_backbone):
     tokens = torch.randn(2, 64, 48)
-    mask = torch.rand(2, 64) < 0.3
-    mean = torch.stack([one[m].mean(0) for one, m in zip(tokens, mask, strict=True)])
-    expected = tiny_backbone.token_head(mean)
+    mask = torch.rand(2, 3, 64) < 0.3
+    mean = torch.stack([one[m].mean(0) for one, ms in zip(tokens, mask, strict=True) for m in ms])
+    expected = tiny_backbone.token_head(mean.unflatten(0, (2, 3)))
     torch.testing.assert_close(tiny_backbone.region_logits(tokens, mask), expected)
 
 
 def test_shared_token_head_is_the_class_head():
     backbone = Backbone("vit_tiny_patch16_224", 10, (32, 32), token_head="shared", model_args=TINY)
-    tokens, everything = torch.randn(2, 64, 48), torch.ones(2, 64, dtype=torch.bool)
+    tokens, everything = torch.randn(2, 64, 48), torch.ones(2, 1, 64, dtype=torch.bool)
     torch.testing.assert_close(
-        backbone.region_logits(tokens, everything), backbone.model.head(tokens.mean(1))
+        backbone.region_logits(tokens, everything), backbone.model.head(tokens.mean(1))[:, None]
     )
     assert not any(name.startswith("token_head") for name in backbone.state_dict())
 

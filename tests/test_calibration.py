@@ -5,24 +5,24 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from digits import digits, quiet_trainer
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import Trainer
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassCalibrationError
 
-from smmix_pl import Digits, InputError
-from smmix_pl.callbacks import Calibration, OutlierDetection, TemperatureScaling
+from smmix_pl import InputError
+from smmix_pl.callbacks import Calibration, TemperatureScaling
 from smmix_pl.metrics import (
     AdaptiveCalibration,
     ClasswiseCalibration,
-    DetectionHistograms,
     ProperScores,
     ReliabilityBins,
     TemperatureScan,
 )
+from smmix_pl.metrics.reliability import equal_width_bin
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -186,22 +186,6 @@ def test_no_image_is_scaled_by_its_own_half():
     assert float(scaled.nll) == pytest.approx(float(worse + better) / 2, rel=1e-5)
 
 
-@given(seeds)
-def test_detection_is_scikit_learns_auroc(seed):
-    images, _ = predictions(seed, scale=4.0)
-    outliers, _ = predictions(seed + 1, count=150, scale=2.0)
-    metric = DetectionHistograms()
-    metric.update(images, outliers=False)
-    metric.update(outliers, outliers=True)
-    score = torch.cat((images, outliers)).double().softmax(1).amax(1)
-    known = np.arange(350) < 200
-    expected = roc_auc_score(known, score)
-    found = metric.compute()
-    assert found.auroc == pytest.approx(expected, abs=5e-3)
-    threshold = np.sort(score[:200])[10]  # 190 of 200 are at or above it
-    assert found.fpr95 == pytest.approx(float((score[200:] >= threshold).float().mean()), abs=0.02)
-
-
 @pytest.mark.parametrize(
     "metric", [ReliabilityBins(), AdaptiveCalibration(), ClasswiseCalibration(5), ProperScores()]
 )
@@ -226,21 +210,9 @@ def test_bfloat16_logits_are_read_in_float32():
     assert first == second
 
 
-def digits_trainer(*callbacks, **options):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **options,
-    )
-
-
 def test_callback_logs_every_name_in_validation_and_test(tiny_module):
-    data = Digits(image_size=32, batch_size=100, num_workers=0, held_out=0.1)
-    trainer = digits_trainer(Calibration(), Calibration(10), TemperatureScaling())
+    data = digits(held_out=0.1)
+    trainer = quiet_trainer(Calibration(), Calibration(10), TemperatureScaling())
     [validated] = trainer.validate(tiny_module, data, verbose=False)
     [tested] = trainer.test(tiny_module, data, verbose=False)
     names = {"ece", "adaptive_ece", "classwise_ece", "mce", "nll", "brier", "ece_10"}
@@ -250,16 +222,56 @@ def test_callback_logs_every_name_in_validation_and_test(tiny_module):
     assert tested["test/nll"] == pytest.approx(tested["test/loss"], rel=1e-5)
 
 
-def test_outliers_of_another_data_set_are_all_seen(tiny_module):
-    """More outliers than test batches: the last batch takes the rest."""
-    known = Digits(image_size=32, batch_size=360, num_workers=0)
-    others = Digits(image_size=32, batch_size=50, num_workers=0)
-    callback = OutlierDetection(others)
-    [tested] = digits_trainer(callback).test(tiny_module, known, verbose=False)
-    assert tested["test/ood_auroc"] == pytest.approx(0.5, abs=1e-6)  # the same images
-    with pytest.raises(InputError, match="image_size"):
-        outliers = Digits(image_size=24, num_workers=0)
-        digits_trainer(OutlierDetection(outliers)).test(tiny_module, known, verbose=False)
+@given(st.integers(1, 60), st.data())
+def test_every_edge_is_in_the_bin_below_it(n_bins, data):
+    """Also where float32 cannot hold the edge: what prints as the edge is on it."""
+    m = data.draw(st.integers(0, n_bins))
+    edge = torch.tensor(m / n_bins, dtype=torch.float32)
+    neighbours = torch.stack((edge, torch.nextafter(edge, torch.tensor(2.0)).clamp(max=1)))
+    found = equal_width_bin(neighbours, n_bins).tolist()
+    assert found == [max(m - 1, 0), min(m, n_bins - 1)]
+
+
+EVERY = {
+    "ece": lambda k: ReliabilityBins(),
+    "adaptive": lambda k: AdaptiveCalibration(),
+    "classwise": lambda k: ClasswiseCalibration(k),
+    "proper": lambda k: ProperScores(),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_measured_is_0_and_no_error(name):
+    found = EVERY[name](3).compute()
+    values = found.values() if isinstance(found, dict) else [getattr(found, "ece", found)]
+    assert [float(value) for value in values] == [0.0] * len(values)
+
+
+def test_one_class_is_always_right():
+    logits, classes = torch.randn(30, 1), torch.zeros(30, dtype=torch.long)
+    for name, metric in EVERY.items():
+        found = fed(metric(1), logits, classes)
+        values = found.values() if isinstance(found, dict) else [getattr(found, "ece", found)]
+        assert all(float(value) == pytest.approx(0, abs=1e-6) for value in values), name
+    scaled = fed(TemperatureScan(), logits, classes, torch.arange(30) % 2)
+    assert float(scaled.nll) == 0
+
+
+def test_ten_thousand_classes():
+    logits, classes = predictions(0, count=60, num_classes=10_000)
+    probability = logits.double().softmax(1)
+    right = F.one_hot(classes, 10_000)
+    found = fed(ProperScores(), logits, classes, parts=16)
+    nll = F.cross_entropy(logits.double(), classes)
+    assert float(found["nll"]) == pytest.approx(float(nll), rel=1e-5)
+    brier = (probability - right).square().sum(1).mean()
+    assert float(found["brier"]) == pytest.approx(float(brier), rel=1e-5)
+    confidence, correct = top_predictions(logits.double(), classes)
+    one_bin = fed(AdaptiveCalibration(1), logits, classes, parts=16)
+    assert float(one_bin) == pytest.approx(abs(confidence.mean() - correct.mean()), abs=1e-6)
+    classwise = fed(ClasswiseCalibration(10_000, 1), logits, classes, parts=16)
+    expected = (probability - right).sum(0).abs().sum() / (60 * 10_000)
+    assert float(classwise) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_no_bins_are_refused():

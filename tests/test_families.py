@@ -117,9 +117,10 @@ def test_attention_equals_an_independent_computation(name, queries, module, rows
     attention = model.model.get_submodule(module)
     inputs = []
     handle = attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    guide = model.guide(images(FAMILIES[name][1]))
-    handle.remove()
     with torch.no_grad():
+        model(images(FAMILIES[name][1]))
+        handle.remove()
+        guide = model.guide(images(FAMILIES[name][1]))
         expected = rows(attention, inputs[0]).mean(1)[..., prefix:]
     expected = expected[:, 0] if queries == "class" else expected[:, prefix:].mean(1)
     torch.testing.assert_close(guide.attention.flatten(1), expected)

@@ -1,4 +1,4 @@
-"""SMMix, Mixup, CutMix and NoMix as whole mixers, over random batches."""
+"""Every mixer as a whole, over random batches, and SMMix in particular."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmix_pl import CutMix, InputError, Mixup, NoMix, SMMix
+from smmix_pl import (
+    AttentiveCutMix,
+    CutMix,
+    FMix,
+    GridMix,
+    InputError,
+    MixPro,
+    Mixup,
+    MixupCutMix,
+    NoMix,
+    ResizeMix,
+    SaliencyMix,
+    SMMix,
+    TokenMix,
+    TransMix,
+)
 from smmix_pl.mixing import Guide, soft_labels
 from smmix_pl.mixing.regions import least_attended, most_attended, window_mask
 
@@ -50,6 +65,15 @@ MIXERS = [
     Mixup(),
     CutMix(),
     NoMix(),
+    MixupCutMix(),
+    TransMix(),
+    TokenMix(),
+    MixPro(),
+    AttentiveCutMix(),
+    SaliencyMix(),
+    ResizeMix(),
+    FMix(),
+    GridMix(),
 ]
 
 

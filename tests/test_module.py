@@ -6,7 +6,19 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from smmix_pl import CutMix, Digits, InputError, Mixup, NoMix, OptimRecipe, SMMix, SMMixModule
+from smmix_pl import (
+    CutMix,
+    Digits,
+    InputError,
+    MixPro,
+    Mixup,
+    NoMix,
+    OptimRecipe,
+    SMMix,
+    SMMixModule,
+    TokenMix,
+    TransMix,
+)
 from smmix_pl.callbacks import EMA
 from smmix_pl.data import TrainTransform
 from smmix_pl.mixing import soft_labels
@@ -55,7 +67,9 @@ class Recorder(Callback):
 
 
 @pytest.mark.parametrize(
-    "mixer", [SMMix(), Mixup(), CutMix(), NoMix()], ids=lambda m: type(m).__name__
+    "mixer",
+    [SMMix(), Mixup(), CutMix(), NoMix(), TransMix(), TokenMix(), MixPro()],
+    ids=lambda m: type(m).__name__,
 )
 def test_training_lowers_the_validation_loss(mixer, tmp_path):
     seed_everything(0)

@@ -42,7 +42,7 @@ def test_two_ranks_leave_one_log_and_one_checkpoint(run_of_two_ranks):
     assert checkpoint["global_step"] == 6
     steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
     assert steps == list(range(6))
-    assert "learning rate 0.002 at a global batch of 128" in result.stderr
+    assert "learning rate 0.002 at a global batch of 64" in result.stderr
 
 
 def test_two_ranks_evaluate_every_image_once(run_of_two_ranks):

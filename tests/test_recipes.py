@@ -1,5 +1,7 @@
 """Every ImageNet recipe takes a real optimiser step: its config, the command line, real JPEGs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -55,6 +57,7 @@ def step_of(recipe, side, imagenet_folder):
     assert seen["finite"]
     assert seen["changed"] > 0.9 * seen["of"]  # stochastic depth skips some blocks
     assert {"train/loss_fine_grained", "train/loss_consistency"} < seen["losses"]
+    assert not list(Path().rglob("*.png"))  # a fast_dev_run leaves no pictures
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

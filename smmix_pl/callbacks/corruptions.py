@@ -13,6 +13,7 @@ from smmix_pl.module import SMMixModule
 from smmix_pl.plots import accuracy_heatmap
 from smmix_pl.results import Curve, Report
 from smmix_pl.robustness.corruptions import REPORTED, SEVERITIES, Constants, corrupt
+from smmix_pl.words import metric_name
 
 
 class Corruptions(Evaluation):
@@ -79,7 +80,8 @@ class Corruptions(Evaluation):
 
     def figures(self, report: Report) -> dict[str, Figure]:
         """The table in colours."""
-        rows = {name: report.curves[f"corruption_{name}"].y[1:] for name in self.names}
+        curves = [f"corruption_{name}" for name in self.names]
+        rows = {metric_name(curve): report.curves[curve].y[1:] for curve in curves}
         mean = 100 * report.scalars["corruption_mean"]
         title = f"Top-1 accuracy (%) under corruption, mean {mean:.1f}"
         return {"corruptions": accuracy_heatmap(rows, self.severities, title, "severity")}

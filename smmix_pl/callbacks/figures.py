@@ -8,8 +8,14 @@ from matplotlib.figure import Figure
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of this run, or None where a run leaves no trace (no logger)."""
-    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+    """The folder of this run, or None where a run leaves no trace (no logger); for rank 0.
+
+    Not ``trainer.log_dir``, which talks to the other ranks and waits for their answer.
+    """
+    if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    first = trainer.loggers[0]
+    return Path(getattr(first, "log_dir", None) or first.save_dir or ".")
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
@@ -22,12 +28,12 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
         name: Log key such as ``test/reliability``; the file's name has no slash.
         figure: What to save.
     """
-    folder = run_folder(trainer)
-    if folder is None or not trainer.is_global_zero:
+    folder = run_folder(trainer) if trainer.is_global_zero else None
+    if folder is None:
         return
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
     figure.savefig(path.with_suffix(".svg"))
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

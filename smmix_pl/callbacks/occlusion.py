@@ -31,9 +31,9 @@ class Occlusion(Evaluation):
     A share of the patches of each image is filled with 0 after normalisation. All ratios are
     evaluated on each batch as it passes, so images are read once. Random patches depend only on the
     seed and the image's place in the test set. Logs ``test/occlusion_25`` for 25% dropped at
-    random, and ``test/occlusion_auc``: the mean accuracy over the ratios' range from 0, by
-    trapezoids. Whatever differs from the defaults stands in the name, because such numbers do not
-    compare: ``test/occlusion_salient_25``, ``test/occlusion_noise_batch_patch8_25``.
+    random, and ``test/occlusion_auc_75``: the mean accuracy from 0 to 75%, by trapezoids. Whatever
+    differs from the defaults stands in the name, because such numbers do not compare:
+    ``test/occlusion_salient_25``, ``test/occlusion_noise_batch_patch8_25``.
 
     Args:
         ratios: Shares of patches that are dropped, in (0, 1].
@@ -82,6 +82,7 @@ class Occlusion(Evaluation):
         if self.patch_size is not None:
             self.grid = patch_grid(size, self.patch_size)
         self.patch = size[0] // self.grid[0]
+        self.batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
         conditions = 1 + len(self.drops) * len(self.ratios)
         self.accuracy = on_device(SweepAccuracy(conditions), model)
 
@@ -107,21 +108,26 @@ class Occlusion(Evaluation):
             self._name(drop): Curve(x, [whole, *rest[i * width : (i + 1) * width]])
             for i, drop in enumerate(self.drops)
         }
-        areas = {f"{name}_auc": curve.area for name, curve in curves.items()}
+        areas = {f"{name}_auc_{x[-1]:g}": curve.area for name, curve in curves.items()}
         protocol = {
             "patch_size": self.patch,
             "fill": self.fill,
             "pattern": self.pattern,
             "seed": self.seed,
-            "auc": f"mean over 0 to {x[-1]:g}%",
+            "auc": f"trapezoids over {len(x)} points",
         }
+        if self.pattern == "batch":
+            protocol["batch_size"] = self.batch_size
         return Report(protocol, images, areas, curves)
 
     def figures(self, report: Report) -> dict[str, Figure]:
         """All curves in one picture."""
         curves: dict[str, Curve] = {drop: report.curves[self._name(drop)] for drop in self.drops}
         x_label = f"patches dropped (%), {self.patch} x {self.patch} pixels each"
-        figure = accuracy_curves(curves, "Robustness to occlusion", x_label)
+        title = "Robustness to occlusion"
+        title += "" if self.fill == "zero" else f", {self.fill} in the holes"
+        title += "" if self.pattern == "image" else ", the same holes in a batch"
+        figure = accuracy_curves(curves, title, x_label)
         return {self._name("random"): figure}
 
     def _orders(self, batch: Evaluated) -> dict[Drop, Tensor]:

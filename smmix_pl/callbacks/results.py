@@ -30,10 +30,10 @@ class Results(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; rank 0 only."""
-        folder = run_folder(trainer)
-        if folder is None or not trainer.is_global_zero:
+        folder = run_folder(trainer) if trainer.is_global_zero else None
+        if folder is None:
             return
-        run = description(trainer, cast(SMMixModule, pl_module))
+        run = description(trainer, cast(SMMixModule, pl_module), folder / "config.yaml")
         reports = [plain_report(trainer), *evaluation_reports(trainer)]
         results = as_json(run, reports)
         write_results(folder, results)
@@ -71,10 +71,9 @@ def test_images(trainer: Trainer) -> int:
     return sum(len(loader.dataset) for loader in every)
 
 
-def description(trainer: Trainer, model: SMMixModule) -> dict[str, Any]:
-    """What was evaluated, and with what."""
+def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str, Any]:
+    """What was evaluated, and with what; ``config`` is where the command line saves its own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    config = Path(trainer.log_dir or ".") / "config.yaml"
     return {
         "model": model.hparams["backbone"],
         "mixer": type(model.mixer).__name__,
@@ -103,10 +102,16 @@ def sha256_of(settings: Any) -> str:
 
 def git_commit() -> str | None:
     """The checkout's commit, with ``+`` if files differ from it; null outside a checkout."""
-    folder = Path(__file__).parent
+    file = Path(__file__)
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        # an installed package may lie in a folder of somebody else's checkout
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     return found.stdout.strip()

@@ -28,6 +28,8 @@ class PatchShuffle(Evaluation):
     """
 
     def __init__(self, grids: Sequence[int] | None = None, seed: int = 0) -> None:
+        if grids is not None and not grids:
+            raise InputError("PatchShuffle has no grids; give at least one, or null")
         self.grids = None if grids is None else sorted(set(grids))
         self.seed = seed
 

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
@@ -27,5 +28,6 @@ class Throughput(Callback):
         """Log the speed of one batch."""
         now = time.perf_counter()
         images = len(batch[0]) * trainer.world_size
-        pl_module.log("images_per_second", images / (now - self._since), prog_bar=True)
+        speed = torch.full((), images / (now - self._since), device=pl_module.device)  # no waiting
+        pl_module.log("images_per_second", speed, prog_bar=True)
         self._since = now

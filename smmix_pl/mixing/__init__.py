@@ -1,20 +1,39 @@
 """Mixers: each turns a batch of images and soft labels into one `Mixed` batch."""
 
-from smmix_pl.mixing.base import Guide, Mixed, Mixer, Motivator, Regions, soft_labels
+from smmix_pl.mixing.attentive_cutmix import AttentiveCutMix
+from smmix_pl.mixing.base import Guide, Mixed, Mixer, Motivator, Queries, Regions, soft_labels
 from smmix_pl.mixing.cutmix import CutMix
+from smmix_pl.mixing.fmix import FMix
+from smmix_pl.mixing.gridmix import GridMix
+from smmix_pl.mixing.mixpro import MixPro
 from smmix_pl.mixing.mixup import Mixup
+from smmix_pl.mixing.mixup_cutmix import MixupCutMix
 from smmix_pl.mixing.nomix import NoMix
+from smmix_pl.mixing.resizemix import ResizeMix
+from smmix_pl.mixing.saliencymix import SaliencyMix
 from smmix_pl.mixing.smmix import SMMix
+from smmix_pl.mixing.tokenmix import TokenMix
+from smmix_pl.mixing.transmix import TransMix
 
 __all__ = [
+    "AttentiveCutMix",
     "CutMix",
+    "FMix",
+    "GridMix",
     "Guide",
+    "MixPro",
     "Mixed",
     "Mixer",
     "Mixup",
+    "MixupCutMix",
     "Motivator",
     "NoMix",
+    "Queries",
     "Regions",
+    "ResizeMix",
     "SMMix",
+    "SaliencyMix",
+    "TokenMix",
+    "TransMix",
     "soft_labels",
 ]

@@ -9,12 +9,14 @@ odd batch is its own source, so it leaves every mixer as it came.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+Queries = Literal["tokens", "class"]
+"""Whose attention: the mean over the image tokens' queries, or the class token's."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Mixed:
         lam: Share of the target image in [0, 1]: one number, or ``(B, 1)``, one for each image.
         regions: Present if the fine-grained label loss applies.
         teacher_logits: ``(B, K)`` without gradient, present if the consistency loss applies.
-        attentive_labels: Present if the labels follow the attention ``(B, G_h, G_w)`` of the mixed
-            images in their own training pass: maps it to soft labels ``(B, K)``.
+        attentive_labels: Present if the labels follow the mixed images' own training pass: maps its
+            attention ``(B, G_h, G_w)`` and its class logits ``(B, K)``, float32 both and the
+            logits with gradient, to soft labels ``(B, K)``.
         notes: What a log should say of this batch beside lam, such as the region side in tokens.
     """
 
@@ -76,12 +79,18 @@ class Mixed:
     lam: float | Tensor
     regions: Regions | None = None
     teacher_logits: Tensor | None = None
-    attentive_labels: Callable[[Tensor], Tensor] | None = None
+    attentive_labels: Callable[[Tensor, Tensor], Tensor] | None = None
     notes: dict[str, float] = field(default_factory=dict)
 
 
 class Mixer(ABC):
-    """Turns a batch into a `Mixed` batch; told everything by its arguments, it keeps no state."""
+    """Turns a batch into a `Mixed` batch; told everything by its arguments, it keeps no state.
+
+    Attributes:
+        attention: Whose attention it goes by, if it goes by any and the module is not told.
+    """
+
+    attention: ClassVar[Queries] = "tokens"
 
     @abstractmethod
     def __call__(
@@ -108,8 +117,10 @@ def soft_labels(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Ten
     Returns:
         ``(B, K)`` float32; rows sum to 1.
     """
-    one_hot = F.one_hot(labels, num_classes).to(torch.float32)
-    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+    off = smoothing / num_classes
+    # Not F.one_hot, which reads the labels on the host to check them
+    soft = torch.full((len(labels), num_classes), off, device=labels.device)
+    return soft.scatter_(1, labels[:, None], 1.0 - smoothing + off)
 
 
 def blend(values: Tensor, lam: float | Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
+from smmix_pl.mixing.checks import above_zero
 
 
 class Mixup(Mixer):
@@ -15,9 +15,7 @@ class Mixup(Mixer):
     """
 
     def __init__(self, alpha: float = 0.8) -> None:
-        if alpha <= 0:
-            raise InputError(f"Mixup's alpha is {alpha}; it must be above 0 (the paper takes 0.8)")
-        self.alpha = alpha
+        self.alpha = above_zero("Mixup's alpha", alpha, usual=0.8)
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator

@@ -115,11 +115,22 @@ def paste(
     columns, inside_columns = _shifted(target.shape[3], patch_w, to[:, 1], origin[:, 1], side)
     # One gather moves each source window to its place; outside the windows it gathers what
     # torch.where then drops. All shapes are known before the corners are: nothing waits for them.
-    pixels = (rows[:, :, None] * target.shape[3] + columns[:, None, :]).flatten(1)
-    pixels = pixels[:, None].expand(-1, target.shape[1], -1)
-    moved = source.flatten(2).gather(2, pixels).view(target.shape)
+    moved = take_pixels(source, rows, columns)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return torch.where(inside, moved, target)
+    return torch.where(~inside, target, moved)  # the memory format of the first one
+
+
+def take_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Each pixel's value from a row and a column of its own image.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        rows: ``(B, H)`` int64, the row that each row is taken from.
+        columns: ``(B, W)`` int64, likewise.
+    """
+    pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    pixels = pixels[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, pixels).view(images.shape)
 
 
 def patch_size(images: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
@@ -138,9 +149,13 @@ def patch_size(images: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _chosen_corners(attention: Tensor, side: Side, choose: Callable[..., Tensor]) -> Tensor:
-    if isinstance(side, Tensor):
-        pairs = zip(attention.split(1), side.tolist(), strict=True)
-        return torch.cat([_chosen_corners(one, r, choose) for one, r in pairs])
+    if isinstance(side, Tensor):  # the whole batch for each side that occurs: there are few
+        by_side = {r: _chosen_corners(attention, r, choose) for r in set(side.tolist())}
+        wanted = side.to(attention.device, non_blocking=True)[:, None]
+        corners = torch.zeros_like(next(iter(by_side.values())))
+        for r, of_side in by_side.items():
+            corners = torch.where(wanted == r, of_side, corners)
+        return corners
     scores = window_scores(attention, side)
     index = choose(scores.flatten(1), dim=1)
     return torch.stack((index // scores.shape[2], index % scores.shape[2]), dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Mixed, Mixer, Motivator, Regions, blend
+from smmix_pl.mixing.checks import probability
 from smmix_pl.mixing.mixup import Mixup
 from smmix_pl.mixing.regions import (
     Side,
@@ -55,15 +56,13 @@ class SMMix(Mixer):
         fine_grained: bool = True,
         consistency: bool = True,
     ) -> None:
-        if not 0 <= switch_prob <= 1:
-            raise InputError(f"SMMix's switch_prob is {switch_prob}; a probability is in [0, 1]")
         if not 0 < min_side_ratio <= max_side_ratio < 1:
             raise InputError(
                 f"SMMix's region ratios are min_side_ratio {min_side_ratio} and max_side_ratio "
                 f"{max_side_ratio}; they must satisfy 0 < min <= max < 1 (the paper: 0.25, 0.75)"
             )
         self.mixup = Mixup(mixup_alpha)
-        self.switch_prob = switch_prob
+        self.switch_prob = probability("SMMix's switch_prob", switch_prob)
         self.min_side_ratio = min_side_ratio
         self.max_side_ratio = max_side_ratio
         self.region_choice = region_choice
@@ -121,7 +120,7 @@ class SMMix(Mixer):
             else None,
             # The mixed logits are softmaxed, not the softmaxes mixed.
             teacher_logits=blend(guide.logits.float(), lam) if self.consistency else None,
-            notes={"region_side": float(torch.as_tensor(side, dtype=torch.float32).mean())},
+            notes={"region_side": float(np.asarray(side).mean())},
         )
 
 

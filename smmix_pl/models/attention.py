@@ -17,15 +17,15 @@ last class attention. XCiT, which the paper does not train, has class attention 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from timm.models import cait, xcit
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
-
-Queries = Literal["tokens", "class"]
+from smmix_pl.mixing.base import Queries
 
 CLASS_ATTENTION = (cait.ClassAttn, xcit.ClassAttn)  # one query, the class token: (B, h, 1, P + N)
 CHANNEL_ATTENTION = (xcit.XCA,)  # attends over channels: its map says nothing about places
@@ -102,9 +102,9 @@ def attention_to_tokens(attention: Tensor, grid: tuple[int, int], queries: Queri
         ``(B, G_h, G_w)`` float32.
     """
     prefix = attention.shape[-1] - grid[0] * grid[1]
-    to_tokens = attention.float().mean(dim=1)[..., prefix:]  # (B, Q, N)
+    # The whole map is large: it is averaged in one go, in float32 without a float32 copy.
     if queries == "tokens" and attention.shape[2] > 1:
-        received = to_tokens[:, prefix:].mean(dim=1)
+        received = attention[:, :, prefix:, prefix:].mean(dim=(1, 2), dtype=torch.float32)
     else:
-        received = to_tokens[:, 0]
+        received = attention[:, :, 0, prefix:].mean(dim=1, dtype=torch.float32)
     return received.unflatten(1, grid)

@@ -3,20 +3,25 @@
 B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w image tokens, D width, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from smmix_pl.errors import InputError, did_you_mean
-from smmix_pl.mixing.base import Guide
-from smmix_pl.models.attention import AttentionTap, Queries, attention_to_tokens
+from smmix_pl.mixing.base import Guide, Queries
+from smmix_pl.models.attention import AttentionTap, attention_to_tokens
+from smmix_pl.models.motivation import find_short_pass
 
 ImageSize = tuple[int, int]
 """Rows and columns."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Features(NamedTuple):
@@ -49,6 +54,8 @@ class Backbone(nn.Module):
             ``float32`` outside it, as the authors do.
         pretrained: Load timm's pretrained weights.
         model_args: Further arguments of the timm model, such as ``drop_path_rate``.
+        compile: Run the training pass and, of plain ViTs and PVT, the motivating pass through
+            `torch.compile`; evaluation, and a pass whose attention is tapped, stay as they are.
 
     Raises:
         InputError: Unknown model or arguments, an image size that its patches do not divide, no
@@ -65,6 +72,7 @@ class Backbone(nn.Module):
         guide_precision: Literal["training", "float32"] = "training",
         pretrained: bool = False,
         model_args: dict[str, Any] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model, _ = create_timm_model(
@@ -72,6 +80,7 @@ class Backbone(nn.Module):
         )
         self.queries = attention
         self.guide_precision = guide_precision
+        self.compiled = compile
         self.tap = AttentionTap(self.model, attention)
         self.grid, width = self._probe(name, image_size)
         if token_head == "own":
@@ -103,23 +112,23 @@ class Backbone(nn.Module):
             with_attention: Also read the attention map, for which the last block runs unfused.
         """
         if not with_attention:
-            return self._features(images)
+            return self._run(Backbone._features, images)
         with self.tap.record() as maps:
             features = self._features(images)
         return features._replace(attention=self._on_grid(maps[-1]))
 
     def region_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Token-head logits of the mean token of a region.
+        """Token-head logits of the mean token of each region.
 
         Args:
             tokens: ``(B, N, D)``.
-            mask: ``(B, N)`` bool, at least one token of each image.
+            mask: ``(B, R, N)`` bool, R regions of each image, at least one token in each.
 
         Returns:
-            ``(B, K)``.
+            ``(B, R, K)``.
         """
-        total = (mask.to(tokens.dtype).unsqueeze(1) @ tokens).squeeze(1)  # (B, D)
-        return self._region_classifier()(total / mask.sum(dim=1, keepdim=True))
+        means = mask.to(tokens.dtype) @ tokens / mask.sum(dim=2, keepdim=True)  # (B, R, D)
+        return self._region_classifier()(means)
 
     def guide(self, images: Tensor) -> Guide:
         """The motivating pass: the model's own view of unmixed images, in eval mode, no gradient.
@@ -129,10 +138,14 @@ class Backbone(nn.Module):
         Args:
             images: ``(B, C, H, W)``.
         """
-        autocast = self._guide_autocast(images.device.type)
-        with evaluating(self.model), torch.no_grad(), autocast, self.tap.record() as maps:
-            logits = self.model(images)
-        return Guide(logits, self._on_grid(maps[-1]))
+        # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
+        # makes of a guide may go into a loss.
+        with evaluating(self.model), torch.no_grad(), self._guide_autocast(images.device.type):
+            if find_short_pass(self.model) is not None:
+                return self._run(Backbone._short_guide, images)
+            with self.tap.record() as maps:
+                logits = self.model(images)
+            return Guide(logits, self._on_grid(maps[-1]))
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -148,6 +161,17 @@ class Backbone(nn.Module):
         fc_norm = getattr(self.model, "fc_norm", None)
         logits = self.model.forward_head(features)
         return Features(logits, tokens if fc_norm is None else fc_norm(tokens))
+
+    def _short_guide(self, images: Tensor) -> Guide:
+        short_pass = find_short_pass(self.model)
+        assert short_pass is not None
+        logits, attention = short_pass(self.model, images)
+        return Guide(logits, self._on_grid(attention))
+
+    def _run(self, method: Callable[["Backbone", Tensor], T], images: Tensor) -> T:
+        # The compiled function is no part of the backbone: copies share it, and the state dict has
+        # nothing of it.
+        return (compiled(method) if self.compiled else method)(self, images)
 
     def _on_grid(self, attention: Tensor) -> Tensor:
         return attention_to_tokens(attention.detach(), self.grid, self.queries)
@@ -201,7 +225,18 @@ class Backbone(nn.Module):
                 f"last attention map, {tuple(maps[-1].shape)} for one image, is not one "
                 f"distribution over its {tokens.shape[1]} image tokens"
             )
+        if self.queries == "class" and not prefix and maps[-1].shape[2] > 1:
+            raise InputError(
+                f"{name} has no class token whose attention could be read; "
+                "set model.attention to tokens"
+            )
         return grid, tokens.shape[2]
+
+
+@cache
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compile` of a function, once."""
+    return torch.compile(function)
 
 
 class _ForwardFeatures(nn.Module):

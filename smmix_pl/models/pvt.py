@@ -216,15 +216,16 @@ class PyramidVisionTransformer(nn.Module):
         # The release compares with the first stage's grid, and fails at twice the training size.
         return _interpolate(positions, grid, self.grid_size(stage), self._prefix(stage))
 
-    def _stage(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a stage on ``(B, C, H, W)``: tokens ``(B, P + N, D)``, and as a map."""
+    def _stage(self, stage: int, x: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """Run a stage, but its last ``skip`` blocks: ``(B, C, H, W)`` to tokens and their map."""
         x = getattr(self, f"patch_embed{stage + 1}")(x)
         grid = (x.shape[1], x.shape[2])
         x = x.flatten(1, 2)
         if self._prefix(stage):
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.pos_drop(x + self._positions(stage, grid))
-        for block in getattr(self, f"block{stage + 1}"):
+        blocks = getattr(self, f"block{stage + 1}")
+        for block in blocks[: len(blocks) - skip]:
             x = checkpoint(block, x, grid) if self.grad_checkpointing else block(x, grid)
         return x, to_map(x, grid)
 
@@ -234,6 +235,14 @@ class PyramidVisionTransformer(nn.Module):
         for stage in range(self.num_stages):
             tokens, x = self._stage(stage, x)
         return self.norm(tokens)
+
+    def before_last_block(self, x: Tensor) -> tuple[Tensor, Block]:
+        """``(B, C, H, W)`` to the last block's input ``(B, P + N, D)``, and that block."""
+        self._checked((x.shape[2], x.shape[3]))
+        for stage in range(self.num_stages):
+            last = stage == self.num_stages - 1
+            tokens, x = self._stage(stage, x, skip=int(last))
+        return tokens, getattr(self, f"block{self.num_stages}")[-1]
 
     def forward_intermediates(
         self,

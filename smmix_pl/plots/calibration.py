@@ -42,7 +42,8 @@ def _bars(axes: Axes, count: np.ndarray, conf: np.ndarray, acc: np.ndarray) -> N
     filled = count > 0
     left = (np.arange(len(count)) * width)[filled]
     conf, acc = conf[filled], acc[filled]
-    axes.bar(left, acc, width, align="edge", edgecolor="white", label="accuracy")
+    pale = {"color": "tab:blue", "alpha": 0.55}  # so that the hatching shows on it
+    axes.bar(left, acc, width, align="edge", edgecolor="white", label="accuracy", **pale)
     hatched: dict[str, Any] = {"color": "none", "edgecolor": "tab:red", "hatch": "////"}
     label = "gap to mean confidence"
     axes.bar(left, conf - acc, width, acc, align="edge", linewidth=0.8, label=label, **hatched)
@@ -57,7 +58,7 @@ def _histogram(axes: Axes, count: np.ndarray) -> None:
     axes.set_ylim(0, 1.3 * max(count.max(), 1))
     for x, n in zip(left, count, strict=True):
         if n:
-            axes.text(x + width / 2, n, _short(n), ha="center", va="bottom", size=7)
+            axes.text(x + width / 2, n, _short(n), ha="center", va="bottom", size=8)
 
 
 def _short(count: float) -> str:

@@ -28,9 +28,13 @@ def accuracy_curves(
         percent = [100 * y for y in curve.y]
         axes.plot(curve.x, percent, label=name, linestyle=style, markersize=5, **look(index))
     axes.set(title=title, xlabel=x_label, ylabel="top-1 accuracy (%)", ylim=(0, 102))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, integer=True))
+    points = np.unique([x for _, curve, _ in lines for x in curve.x])
+    if len(points) > 1 and np.diff(points).min() >= np.ptp(points) / 20:
+        axes.set_xticks(points, [f"{x:g}" for x in points])
+    else:  # measured points would overlap
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=11))
     if len(lines) > 1:
-        axes.legend(loc="lower left", fontsize="small")
+        axes.legend(fontsize="small")
     return figure
 
 
@@ -52,7 +56,7 @@ def accuracy_heatmap(
     for (row, column), value in np.ndenumerate(percent):
         colour = "white" if value < 60 else "black"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, size=9)
-    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
+    axes.set_yticks(range(len(rows)), list(rows))
     axes.set_xticks(range(len(columns)), [str(column) for column in columns])
     axes.tick_params(length=0)
     axes.set(title=title, xlabel=x_label)

@@ -82,9 +82,12 @@ def random_start(images: Tensor, seed: int, places: Sequence[int]) -> Tensor:
 
 def ascent(model: Model, images: Tensor, classes: Tensor) -> Tensor:
     """The sign of the cross entropy's gradient at each pixel."""
+    # in float32 the softmax of a sure prediction is 1, and what is left of the gradient points
+    # elsewhere; Apple's GPUs have no float64
+    exact = torch.float32 if images.device.type == "mps" else torch.float64
     # a test runs in inference mode, whose tensors no gradient may touch: hence the clones
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()
-        loss = F.cross_entropy(model(leaf).float(), classes.clone(), reduction="sum")
+        loss = F.cross_entropy(model(leaf).to(exact), classes.clone(), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient.sign()

@@ -23,10 +23,12 @@ def place_generator(seed: int, place: int) -> torch.Generator:
     """The source of an image's random choices, on the CPU, whatever the global one does.
 
     Args:
-        seed: In [0, 2^31).
+        seed: Any whole number.
         place: The image's index in its data set.
     """
-    return torch.Generator().manual_seed(seed * 2**32 + place)
+    # torch's generator on the CPU reads the lower 32 bits only; multiples of the golden ratio keep
+    # the places of small seeds at least a million apart
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + place) % 2**32)
 
 
 def patch_grid(image_size: Grid, patch_size: int) -> Grid:
@@ -107,7 +109,8 @@ def filling(fill: Fill, images: Tensor, patch: int, seed: int, places: Sequence[
     if fill == "mean":
         return images.mean(dim=(2, 3), keepdim=True)
     if fill == "blur":
-        return gaussian_blur(images, 2 * patch + 1, patch / 2)
+        radius = min(patch, min(images.shape[2:]) - 1)
+        return gaussian_blur(images, 2 * radius + 1, patch / 2)
     drawn = [torch.randn(images.shape[1:], generator=place_generator(seed, at)) for at in places]
     return torch.stack(drawn).to(images)
 

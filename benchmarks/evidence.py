@@ -1,0 +1,170 @@
+"""Does SMMix beat its peers on real images, and which of its parts does it?
+
+python benchmarks/evidence.py digits [--seeds 0 1 2] [--jobs 2]
+python benchmarks/evidence.py cifar10 --data DIR
+
+Every method trains the same recipe (configs/digits.yaml, configs/cifar10_deit_t.yaml) from
+the same seeds; only the mixer differs. A run lies in runs/evidence/SET/METHOD/seed_S and is not
+trained again, so this can be done in parts. Prints a Markdown table of mean and sample standard
+deviation over seeds, and writes it with a figure to --out. Images per second are the median of the
+training steps': they compare where nothing else runs, with --jobs 1.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from smmix_pl.plots.style import look, tidy
+
+SMMIX = ["--model.mixer", "SMMix"]
+METHODS: dict[str, list[str]] = {
+    "none": ["--model.mixer", "NoMix"],
+    "Mixup": ["--model.mixer", "Mixup"],
+    "CutMix": ["--model.mixer", "CutMix"],
+    "Mixup+CutMix": ["--model.mixer", "MixupCutMix"],
+    "TransMix": ["--model.mixer", "TransMix"],
+    "SMMix (reduced)": ["--config", "with/reduced.yaml"],
+    "SMMix": SMMIX,
+    "SMMix, random regions": [*SMMIX, "--model.mixer.region_choice", "random"],
+    "SMMix, no fine-grained loss": [
+        "--model.mixer",
+        "SMMix",
+        "--model.mixer.fine_grained",
+        "false",
+    ],
+    "SMMix, no consistency loss": [*SMMIX, "--model.mixer.consistency", "false"],
+}
+RECIPES = {"digits": "digits.yaml", "cifar10": "cifar10_deit_t.yaml"}
+MEASURES = {
+    "top1": "top-1 (%)",
+    "ece": "ECE (%)",
+    "occlusion_25": "25% occlusion",
+    "occlusion_50": "50% occlusion",
+    "occlusion_75": "75% occlusion",
+    "occlusion_auc": "area under occlusion",
+    "images_per_second": "images/s",
+}
+Found = dict[str, list[dict[str, float]]]
+"""Measures of each seed, by method."""
+
+
+def main() -> None:
+    """Train what is missing, then tell."""
+    options = parse()
+    place = Path("runs/evidence") / options.set
+    runs = [(method, seed) for seed in options.seeds for method in options.methods]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda one: train(*one, place, options), runs))
+    found = {
+        method: [measures(run_folder(place, method, seed)) for seed in options.seeds]
+        for method in options.methods
+    }
+    text = table(found)
+    print(text)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"evidence_{options.set}.md").write_text(text + "\n")
+    figure(found, options.set).savefig(options.out / f"evidence_{options.set}.png", dpi=120)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=RECIPES)
+    parser.add_argument("--data", type=Path, help="folder that holds the data set")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--flags", default="", help="further words for every run, in one string")
+    options = parser.parse_args()
+    if options.set != "digits" and not (options.data and options.data.is_dir()):
+        parser.error(f"{options.set} needs its data: --data DIR; {options.data} is no folder")
+    return options
+
+
+def run_folder(place: Path, method: str, seed: int) -> Path:
+    """Where a run lies."""
+    return place / method.replace(" ", "_").replace(",", "") / f"seed_{seed}"
+
+
+def train(method: str, seed: int, place: Path, options: argparse.Namespace) -> None:
+    """Train and test one run, unless that has been done."""
+    folder = run_folder(place, method, seed)
+    if (folder / "results.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder), "name": "", "version": ""},
+    }
+    command = [
+        *(sys.executable, "-m", "smmix_pl", "fit", "--config", RECIPES[options.set]),
+        *METHODS[method],
+        *("--seed_everything", str(seed), "--trainer.logger", json.dumps(logger)),
+        *("--test_after_fit", "true", "--trainer.enable_progress_bar", "false"),
+        "--trainer.callbacks+=smmix_pl.callbacks.Results",
+        *(["--data.root", str(options.data)] if options.data else []),
+        *options.flags.split(),
+    ]
+    threads = {"OMP_NUM_THREADS": "1"} if options.jobs > 1 else {}
+    with (folder / "log.txt").open("w") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, env=os.environ | threads)
+    print(f"{method}, seed {seed}: {'done' if not done.returncode else 'FAILED'}", file=sys.stderr)
+    if done.returncode:
+        raise SystemExit(f"error: {method} at seed {seed} failed; see {folder / 'log.txt'}")
+
+
+def measures(folder: Path) -> dict[str, float]:
+    """What one run found: shares in percent, and its speed."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())["metrics"]
+    with (folder / "metrics.csv").open() as file:
+        speeds = [row["images_per_second"] for row in csv.DictReader(file)]
+    speed = statistics.median(float(value) for value in speeds if value)
+    shares = {name: 100 * found[name]["value"] for name in MEASURES if name in found}
+    return shares | {"images_per_second": speed}
+
+
+def table(found: Found) -> str:
+    """Markdown: mean and spread over seeds."""
+    lines = [["method", *MEASURES.values()], ["---"] * (1 + len(MEASURES))]
+    for method, seeds in found.items():
+        lines.append([method, *(cell([seed[name] for seed in seeds]) for name in MEASURES)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(values: list[float]) -> str:
+    """Mean, and sample standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def figure(found: Found, name: str) -> Figure:
+    """Accuracy on whole and on half occluded images, a dot a seed."""
+    drawn = Figure(figsize=(9.6, 4.8), layout="constrained")
+    panels = drawn.subplots(1, 2, sharey=True)
+    labels = {"top1": "top-1 (%)", "occlusion_50": "top-1 (%) at 50% occlusion"}
+    for axes, (measure, label) in zip(panels, labels.items(), strict=True):
+        tidy(axes)
+        for row, seeds in enumerate(found.values()):
+            values = [seed[measure] for seed in seeds]
+            style = look(row)
+            axes.plot(values, [row] * len(values), "o", color=style["color"], alpha=0.5)
+            axes.plot(statistics.mean(values), row, "|", color=style["color"], ms=22, mew=2.5)
+        axes.set_yticks(range(len(found)), list(found))
+        axes.set_xlabel(label)
+    panels[0].invert_yaxis()
+    drawn.suptitle(f"{name}: every seed, and the mean of each method")
+    return drawn
+
+
+if __name__ == "__main__":
+    main()

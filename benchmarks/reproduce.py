@@ -1,0 +1,296 @@
+"""Train one row of the published results table, and print ours beside it.
+
+python benchmarks/reproduce.py TARGET --data DIR [--variant authors|reduced] [--seeds 0 1 2]
+python benchmarks/reproduce.py TARGET --smoke      # generated data, minutes: does the target work?
+python benchmarks/reproduce.py --table             # every row measured so far, as Markdown
+
+A run lies in runs/bench/TARGET-VARIANT/seed_S, and goes on where it stopped. It takes whatever
+devices there are: the global batch is the recipe's, and accumulation fills in. Rows go to
+benchmarks/results.csv; those of smoke runs only to the screen.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import smoke_data
+import torch
+import yaml
+
+from smmix_pl.reference import DEIT_S, PUBLISHED, REDUCED, VIT_B, VIT_L, VIT_S, Published
+from smmix_pl.results import read_results
+from smmix_pl.words import metric_name
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+COLUMNS = (
+    *("target", "variant", "metric", "published", "ours", "spread", "seeds"),
+    *("differences", "config", "runs", "date", "commit"),
+)
+PUBLISHED_DIFFERENCES = "published with OpenMixup's code; best epoch chosen on the test set in both"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row to reproduce.
+
+    Attributes:
+        configs: Shipped configs, the later over the earlier ones.
+        data: The set's class in `smmix_pl.data`.
+        batch: Global batch of the recipe.
+        published: Rows of `smmix_pl.reference` that hold its numbers.
+        differences: What else than the code differs from the published protocol.
+    """
+
+    configs: tuple[str, ...]
+    data: str
+    batch: int
+    published: list[Published]
+    differences: list[str] = field(default_factory=list)
+
+    def values(self) -> dict[str, float]:
+        """Published numbers in [0, 1] under our names; accuracy at 0% occlusion is ``top1``."""
+        found: dict[str, float] = {}
+        for row in self.published:
+            if row.occlusion:
+                found.setdefault("top1", row.occlusion[0] / 100)
+            found |= row.values()
+        return found
+
+
+def published(model: str, data: str, note: str = "", method: str = REDUCED) -> list[Published]:
+    """The rows of `PUBLISHED` on a model and a data set."""
+    key = (method, model, data, note)
+    return [row for row in PUBLISHED if (row.method, row.model, row.data, row.note) == key]
+
+
+CIFAR100 = ("deit_s.yaml", "data/cifar100_224.yaml", "bench/cifar100.yaml")
+WEIGHTS = (
+    "starts from timm's default ImageNet weights of this model; the published ones are not said"
+)
+
+
+def fine_tuning(overlay: str, data: str) -> Target:
+    """ViT-B/16 on a fine-grained set."""
+    configs = ("deit_s.yaml", f"data/{overlay}.yaml", "bench/finetune.yaml")
+    return Target(configs, data, 16, published(VIT_B, data), [WEIGHTS])
+
+
+TARGETS = {
+    "cifar100": Target(CIFAR100, "CIFAR100", 100, published(DEIT_S, "CIFAR100", "600 epochs")),
+    "cifar100-occlusion": Target(
+        (*CIFAR100, "bench/cifar100_occlusion.yaml"),
+        "CIFAR100",
+        100,
+        published(VIT_S, "CIFAR100"),
+        ["the published schedule is inferred to be 600 epochs"],
+    ),
+    "cifar100-ece": Target(
+        (*CIFAR100, "bench/cifar100_ece.yaml"), "CIFAR100", 100, published(VIT_L, "CIFAR100")
+    ),
+    "cars": fine_tuning("cars", "StanfordCars"),
+    "aircraft": fine_tuning("aircraft", "Aircraft"),
+    "cub": fine_tuning("cub", "CUB"),
+    "imagenet": Target(
+        ("deit_s.yaml", "data/imagenet.yaml", "bench/imagenet.yaml"),
+        "ImageNet",
+        1024,
+        [row for row in published(DEIT_S, "ImageNet") if row.occlusion],
+    ),
+}
+
+
+def main() -> None:
+    """Run a target, or print the table."""
+    options = parse()
+    if options.table:
+        print(table(read_rows()))
+        return
+    target = TARGETS[options.target]
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.smoke:
+            options.data = smoke_data.WRITERS[target.data](Path(scratch) / "data")
+            options.out = Path(scratch) / "runs"
+        folder = options.out / f"{options.target}-{options.variant}"
+        runs = [run(target, options, folder / f"seed_{seed}", seed) for seed in options.seeds]
+        found = [read_results(one) for one in runs]
+        rows = result_rows(options, target, folder, found)
+    print(table(rows))
+    if not options.smoke:
+        append(rows)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", nargs="?", choices=TARGETS)
+    parser.add_argument("--data", type=Path, help="folder that holds the data set")
+    parser.add_argument("--variant", choices=("authors", "reduced"), default="authors")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--max_batch", type=int, default=256, help="images per device and step")
+    parser.add_argument("--smoke", action="store_true", help="a few steps on generated data")
+    parser.add_argument("--table", action="store_true", help="print what was measured so far")
+    options = parser.parse_args()
+    if not options.table and not options.target:
+        parser.error(f"name a target: {', '.join(TARGETS)}")
+    if options.target and not options.smoke and not (options.data and options.data.is_dir()):
+        parser.error(
+            f"{options.target} needs its data: DATA=DIR, {options.data} is no folder "
+            "(SMOKE=1 runs it on generated data)"
+        )
+    return options
+
+
+def run(target: Target, options: argparse.Namespace, folder: Path, seed: int) -> Path:
+    """Train and test one seed, as far as that has not been done; the folder with the results."""
+    if (folder / "test" / "results.json").exists():
+        return folder / "test"
+    devices = max(1, torch.cuda.device_count())
+    settings = run_settings(target, options, folder, seed, devices)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    names = [*target.configs, *(["with/reduced.yaml"] if options.variant == "reduced" else [])]
+    configs = [word for name in (*names, folder / "run.yaml") for word in ("--config", str(name))]
+    flags = smoke_data.flags(target.data) if options.smoke else []
+    last = folder / "checkpoints/last.ckpt"
+    keep_metrics(folder)
+    smmix("fit", *configs, *flags, *(["--ckpt_path", str(last)] if last.exists() else []))
+    measured = ["--config", "with/published.yaml", "--trainer.logger.version", "test"]
+    best = folder / "checkpoints/best.ckpt"
+    smmix("test", *configs, *measured, *flags, "--ckpt_path", str(best))
+    return folder / "test"
+
+
+def run_settings(
+    target: Target, options: argparse.Namespace, folder: Path, seed: int, devices: int
+) -> dict[str, Any]:
+    """What the recipe leaves open: seed, data, devices, and where the run lies."""
+    batch, accumulate = split_batch(target.batch, devices, options.max_batch)
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder), "name": "", "version": ""},
+    }
+    keep = {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
+    best = keep | {
+        **{"monitor": "val/top1", "mode": "max"},
+        **{"filename": "best", "auto_insert_metric_name": False},
+    }
+    last = keep | {"filename": "last", "save_on_train_epoch_end": True}
+    return {
+        "seed_everything": seed,
+        "data": {"init_args": {"root": str(options.data), "batch_size": batch}},
+        "trainer": {
+            "devices": devices,
+            "accumulate_grad_batches": accumulate,
+            "logger": logger,
+            "callbacks": [
+                {"class_path": "ModelCheckpoint", "init_args": best},
+                {"class_path": "ModelCheckpoint", "init_args": last},
+                {"class_path": "smmix_pl.callbacks.Throughput"},
+                {"class_path": "smmix_pl.callbacks.Calibration"},
+                {"class_path": "smmix_pl.callbacks.Summary"},
+            ],
+        },
+    }
+
+
+def split_batch(batch: int, devices: int, most: int) -> tuple[int, int]:
+    """Images per device and step, and steps to accumulate, whose product is the global batch."""
+    for accumulate in range(1, batch + 1):
+        each, rest = divmod(batch, devices * accumulate)
+        if not rest and 0 < each <= most:
+            return each, accumulate
+    raise SystemExit(
+        f"error: a global batch of {batch} cannot be shared out evenly by {devices} devices; "
+        "set CUDA_VISIBLE_DEVICES to a number of them that divides it"
+    )
+
+
+def keep_metrics(folder: Path) -> None:
+    """Save the CSV log of an earlier part of the run, which the logger would delete."""
+    metrics = folder / "metrics.csv"
+    if metrics.exists():
+        part = len(list(folder.glob("metrics_part*.csv")))
+        shutil.move(metrics, folder / f"metrics_part{part}.csv")
+
+
+def smmix(*words: str) -> None:
+    """The command line; its failure is ours."""
+    paths = os.pathsep.join(path for path in (str(HERE), os.environ.get("PYTHONPATH")) if path)
+    command = [sys.executable, "-m", "smmix_pl", *words]
+    finished = subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": paths})
+    if finished.returncode:
+        raise SystemExit(finished.returncode)
+
+
+def result_rows(
+    options: argparse.Namespace, target: Target, folder: Path, found: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    """One row for each published number."""
+    differences = [PUBLISHED_DIFFERENCES, *target.differences]
+    if options.variant == "authors":
+        differences.append("published with the reduced SMMix")
+    shared = {
+        "target": options.target,
+        "variant": options.variant,
+        "seeds": " ".join(map(str, options.seeds)),
+        "differences": "; ".join(differences),
+        "config": " ".join(target.configs),
+        "runs": str(folder),
+        "date": date.today().isoformat(),
+        "commit": (found[0]["run"]["git_commit"] or "")[:10],
+    }
+    rows = []
+    for metric, value in target.values().items():
+        ours = [100 * one["metrics"][metric]["value"] for one in found]
+        spread = f"{statistics.stdev(ours):.2f}" if len(ours) > 1 else ""
+        numbers = {"published": f"{100 * value:.2f}", "ours": f"{statistics.mean(ours):.2f}"}
+        rows.append(shared | numbers | {"metric": metric, "spread": spread})
+    return rows
+
+
+def append(rows: list[dict[str, str]]) -> None:
+    """Add rows to results.csv."""
+    new = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows() -> list[dict[str, str]]:
+    """What was measured so far."""
+    if not RESULTS.exists():
+        raise SystemExit(
+            f"error: there is no {RESULTS} yet; make bench-cifar100 DATA=DIR begins it"
+        )
+    with RESULTS.open() as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown."""
+    lines = [
+        "| target | variant | metric | published | ours | seeds | differences |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours = f"{row['ours']} ± {row['spread']}" if row["spread"] else row["ours"]
+        cells = (row["target"], row["variant"], metric_name(row["metric"]), row["published"], ours)
+        lines.append(f"| {' | '.join(cells)} | {row['seeds']} | {row['differences']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`compile`: the same numbers, nothing left on the model, one graph a pass for all regions."""
+
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from smmix_pl import Mixup, SMMix, SMMixModule
+from smmix_pl.mixing import soft_labels
+from smmix_pl.models import backbone
+
+SIZE = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+PVT = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}
+MODELS = {
+    "deit_tiny_patch16_224": SIZE,
+    "deit_tiny_distilled_patch16_224": SIZE,
+    "pvt_tiny": PVT,
+    "vit_tiny_patch16_224": SIZE | {"global_pool": "avg"},
+}
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """A backend that needs no compiler; the graphs are inductor's."""
+
+    def use(name):
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=name))
+
+    torch.compiler.reset()
+    counters.clear()
+    backbone.compiled.cache_clear()
+    yield use
+    backbone.compiled.cache_clear()
+
+
+def make(name, **arguments):
+    torch.manual_seed(0)
+    side = 64 if name == "pvt_tiny" else 32
+    return SMMixModule(
+        num_classes=10,
+        image_size=(side, side),
+        batch_size=4,
+        mixer=SMMix(switch_prob=1),
+        backbone=name,
+        backbone_args=MODELS[name],
+        **arguments,
+    ).train()
+
+
+def batch(module):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, *module.hparams["image_size"], generator=generator)
+    return images, soft_labels(torch.arange(4), 10, 0.1)
+
+
+def losses_and_gradients(module, side):
+    mixed = module.mixer.mix_regions(
+        *batch(module), module.backbone, side, np.random.default_rng(0)
+    )
+    losses = module.losses(mixed)
+    module.zero_grad()
+    sum(losses.values()).backward()
+    return {name: loss.detach() for name, loss in losses.items()}, {
+        name: parameter.grad.clone() for name, parameter in module.named_parameters()
+    }
+
+
+def same_step(name):
+    module = make(name, compile=True)
+    torch.testing.assert_close(
+        losses_and_gradients(module, 1), losses_and_gradients(make(name), 1), rtol=1e-4, atol=1e-5
+    )
+    return module
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_step_is_the_same_step(name, backend):
+    backend("aot_eager")
+    same_step(name)
+    assert counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_step_compiled_by_inductor_is_the_same_step(name, backend):
+    same_step(name)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "pvt_tiny"])
+def test_one_whole_graph_for_each_pass_and_none_anew_for_another_region(name, backend):
+    backend("aot_eager")
+    module = make(name, compile=True)
+    rows = module.backbone.grid[0]
+    for side in range(1, rows):
+        losses_and_gradients(module, side)
+        assert counters["stats"]["unique_graphs"] == 2  # motivating, training
+    images, labels = batch(module)
+    module.losses(Mixup()(images, labels, module.backbone, np.random.default_rng(0)))
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+def test_compiled_module_keeps_its_weights_names_and_can_be_copied(backend):
+    backend("eager")
+    plain, module = make("deit_tiny_patch16_224"), make("deit_tiny_patch16_224", compile=True)
+    losses_and_gradients(module, 1)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+    copy = deepcopy(module)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.zero_()
+    images, _ = batch(module)
+    assert not copy.backbone.guide(images).logits.any()  # its own weights, not the first one's
+    assert module.backbone.guide(images).logits.any()

@@ -1,0 +1,153 @@
+"""The short motivating pass against the whole one, option by option."""
+
+import pytest
+import torch
+from conftest import TINY
+from test_backbone import IMAGES, same, state
+
+from smmix_pl import Backbone
+from smmix_pl.models.motivation import find_short_pass
+
+DEPTH_2 = TINY | {"depth": 2}
+PVT = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}
+SHORT = {
+    "deit": ("deit_tiny_patch16_224", DEPTH_2, 32),
+    "distilled": ("deit_tiny_distilled_patch16_224", TINY, 32),
+    "layer scale, no position for the class": ("deit3_small_patch16_224", DEPTH_2, 32),
+    "registers": ("vit_tiny_patch16_224", DEPTH_2 | {"reg_tokens": 3}, 32),
+    "query and key norm": ("vit_tiny_patch16_224", DEPTH_2 | {"qk_norm": True}, 32),
+    "attention and MLP norm": (
+        "vit_tiny_patch16_224",
+        DEPTH_2 | {"scale_attn_norm": True, "scale_mlp_norm": True},
+        32,
+    ),
+    "no bias": ("vit_tiny_patch16_224", DEPTH_2 | {"qkv_bias": False, "proj_bias": False}, 32),
+    "norm before the blocks": ("vit_tiny_patch16_224", DEPTH_2 | {"pre_norm": True}, 32),
+    "dropout everywhere": (
+        "vit_tiny_patch16_224",
+        DEPTH_2
+        | dict.fromkeys(
+            ("drop_rate", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "drop_path_rate"),
+            0.5,
+        ),
+        32,
+    ),
+    "pvt": ("pvt_tiny", PVT, 64),
+    "pvt without bias": ("pvt_tiny", PVT | {"qkv_bias": False}, 64),
+    "pvt of one block a stage": ("pvt_tiny", PVT | {"depths": (1, 1, 1, 1)}, 64),
+}
+WHOLE = {
+    "average of the tokens": ("vit_tiny_patch16_224", DEPTH_2 | {"global_pool": "avg"}, 32),
+    "one block": ("vit_tiny_patch16_224", TINY | {"depth": 1}, 32),
+    "rotary positions": ("eva02_tiny_patch14_224", DEPTH_2 | {"patch_size": 8}, 32),
+    "pvt, average of the tokens": ("pvt_tiny", PVT | {"global_pool": "avg"}, 64),
+}
+
+
+def make(name, args, side, **arguments):
+    """A backbone whose attention is far from uniform."""
+    torch.manual_seed(0)
+    backbone = Backbone(name, 10, (side, side), model_args=args, **arguments)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return backbone.train()
+
+
+def pixels(side):
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def whole(backbone, images):
+    """Logits and attention of the whole model in eval mode."""
+    modes = [(module, module.training) for module in backbone.modules()]
+    with torch.no_grad():
+        features = backbone.eval().features(images, with_attention=True)
+    for module, mode in modes:
+        module.training = mode
+    return features.logits, features.attention
+
+
+@pytest.mark.parametrize("attention", ["tokens", "class"])
+@pytest.mark.parametrize("case", SHORT)
+def test_short_pass_is_the_whole_one(case, attention):
+    name, args, side = SHORT[case]
+    backbone = make(name, args, side, attention=attention)
+    assert find_short_pass(backbone.model) is not None
+    guide = backbone.guide(pixels(side))
+    logits, expected = whole(backbone, pixels(side))
+    torch.testing.assert_close(guide.logits, logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(guide.attention, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gated_attention_keeps_its_gate():
+    backbone = make("vit_tiny_patch16_224", DEPTH_2, 32)
+    attention = backbone.model.blocks[-1].attn
+    if not hasattr(attention, "gate"):
+        pytest.skip("this timm has no gated attention")
+    attention.gate = torch.nn.Linear(48, 48)
+    logits, _ = whole(backbone, IMAGES)
+    torch.testing.assert_close(backbone.guide(IMAGES).logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["deit", "distilled", "pvt"])
+def test_under_bfloat16_the_short_pass_is_as_near_to_float32_as_the_whole_one(case):
+    name, args, side = SHORT[case]
+    backbone = make(name, args, side)
+    precise, attention = whole(backbone, pixels(side))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _ = whole(backbone, pixels(side))
+        guide = backbone.guide(pixels(side))
+    assert guide.attention.dtype == torch.float32
+    torch.testing.assert_close(guide.attention, attention, rtol=0.1, atol=2e-3)
+    error = (guide.logits - precise).abs().mean()
+    assert error < 2 * (rounded - precise).abs().mean() + 1e-3
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_what_the_short_pass_does_not_cover_takes_the_whole_one(case):
+    name, args, side = WHOLE[case]
+    backbone = make(name, args, side)
+    assert find_short_pass(backbone.model) is None
+    guide = backbone.guide(pixels(side))
+    torch.testing.assert_close((guide.logits, guide.attention), whole(backbone, pixels(side)))
+
+
+def test_a_replaced_layer_is_not_cut():
+    """Such as a low-rank adapter around the last block's projection."""
+    backbone = make("deit_tiny_patch16_224", DEPTH_2, 32)
+    attention = backbone.model.blocks[-1].attn
+    attention.qkv = torch.nn.Sequential(attention.qkv, torch.nn.Tanh())
+    assert find_short_pass(backbone.model) is None
+    logits, _ = whole(backbone, IMAGES)
+    torch.testing.assert_close(backbone.guide(IMAGES).logits, logits)
+
+
+@pytest.mark.parametrize("case", ["deit", "pvt"])
+def test_short_pass_leaves_everything_as_it_was(case):
+    name, args, side = SHORT[case]
+    backbone = make(name, args, side)
+    backbone.model.norm.eval()  # a module whose mode differs from the rest keeps it
+    before = state(backbone)
+    backbone.guide(pixels(side))
+    same(before, state(backbone))
+    with pytest.raises(Exception, match="31"):
+        backbone.guide(torch.zeros(2, 3, 31, 31))
+    same(before, state(backbone))
+
+
+def test_checkpointed_blocks_motivate_too():
+    backbone = make("deit_tiny_patch16_224", DEPTH_2, 32)
+    expected = backbone.guide(IMAGES)
+    backbone.model.set_grad_checkpointing()
+    torch.testing.assert_close(backbone.guide(IMAGES).logits, expected.logits)
+
+
+def test_a_guide_may_go_into_a_loss():
+    """Its tensors are ordinary ones, which autograd can keep for the backward pass."""
+    backbone = make("deit_tiny_patch16_224", DEPTH_2, 32)
+    guide = backbone.guide(IMAGES)
+    logits = backbone.features(IMAGES).logits
+    (logits * guide.logits + guide.attention.sum()).sum().backward()
+    assert backbone.model.head.weight.grad is not None
