@@ -55,6 +55,9 @@ class SMMixModule(LightningModule):
         attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
             the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
+        guide_size: Motivate by smaller images; see `Backbone`.
+        guide_block: Motivate by an earlier block; see `Backbone`. For mixers that read no logits:
+            SMMix without consistency, AttentiveCutMix.
         compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
         optim: Optimiser and schedule.
     """
@@ -78,6 +81,8 @@ class SMMixModule(LightningModule):
         token_head: Literal["own", "shared"] = "own",
         attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
+        guide_size: int | tuple[int, int] | None = None,
+        guide_block: int | None = None,
         compile: bool = False,
         optim: OptimRecipe = OptimRecipe(),
     ) -> None:
@@ -86,6 +91,11 @@ class SMMixModule(LightningModule):
             raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
         if pretrained and init_from:
             raise InputError(f"model.pretrained and model.init_from={init_from}: give one of them")
+        if guide_block is not None and mixer.reads_logits:
+            raise InputError(
+                f"model.guide_block={guide_block} stops before the logits that "
+                f"{type(mixer).__name__} reads; set its consistency to false, or leave it out"
+            )
         self.save_hyperparameters(logger=False)
         for name in ("mixer", "optim"):  # objects built in Python would put code into checkpoints
             if not isinstance(self.hparams[name], dict):
@@ -100,6 +110,8 @@ class SMMixModule(LightningModule):
             pretrained,
             backbone_args,
             compile,
+            guide_size,
+            guide_block,
         )
         if init_from:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again

@@ -1,11 +1,13 @@
 """The short motivating pass against the whole one, option by option."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
 from test_backbone import IMAGES, same, state
 
-from smmix_pl import Backbone
+from smmix_pl import AttentiveCutMix, Backbone, InputError, SMMix, SMMixModule
+from smmix_pl.mixing import soft_labels
 from smmix_pl.models.motivation import find_short_pass
 
 DEPTH_2 = TINY | {"depth": 2}
@@ -151,3 +153,88 @@ def test_a_guide_may_go_into_a_loss():
     logits = backbone.features(IMAGES).logits
     (logits * guide.logits + guide.attention.sum()).sum().backward()
     assert backbone.model.head.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_guide_size_resizes_images_there_and_attention_back(name):
+    exact = make(name, DEPTH_2, 32)
+    same_size, smaller = (make(name, DEPTH_2, 32, guide_size=size) for size in (32, 16))
+    torch.testing.assert_close(same_size.guide(IMAGES).logits, exact.guide(IMAGES).logits)
+    guide = smaller.guide(IMAGES)
+    assert guide.attention.shape == (2, 8, 8)
+    small = torch.nn.functional.interpolate(IMAGES, (16, 16), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        torch.testing.assert_close(guide.logits, smaller.eval()(small), rtol=1e-5, atol=1e-5)
+        logits = smaller.features(IMAGES).logits  # training stays at the full size
+    torch.testing.assert_close(logits, exact.eval().features(IMAGES).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "sizes"), [("pvt_tiny", PVT, (128, 64)), ("pvt_v2_b0", PVT, (128, 64))]
+)
+def test_guide_size_of_families_that_take_any_size(name, args, sizes):
+    side, guide_size = sizes
+    backbone = make(name, args, side, guide_size=guide_size)
+    assert backbone.guide(pixels(side)).attention.shape == (2, 4, 4)
+
+
+def test_guide_block_reads_an_earlier_block_and_runs_no_later_one():
+    args = TINY | {"depth": 3}
+    backbone, shallow = make("deit_tiny_patch16_224", args, 32, guide_block=1), None
+    shallow = make("deit_tiny_patch16_224", TINY | {"depth": 2}, 32)
+    weights = backbone.state_dict()
+    shallow.load_state_dict({name: weights[name] for name in shallow.state_dict()})
+    ran = []
+    backbone.model.blocks[1].register_forward_pre_hook(lambda *_: ran.append(1))
+    backbone.model.blocks[2].register_forward_pre_hook(lambda *_: ran.append(2))
+    guide = backbone.guide(IMAGES)
+    assert guide.logits is None
+    assert not ran
+    torch.testing.assert_close(guide.attention, shallow.guide(IMAGES).attention)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "told"),
+    [
+        ("deit_tiny_patch16_224", {"guide_size": 30}, "cannot read images of 30 x 30|whole number"),
+        ("cait_xxs24_224", {"guide_size": 16}, "cannot read images of 16 x 16"),
+        ("cait_xxs24_224", {"guide_block": 1}, "needs a plain ViT .* leave it out for Cait"),
+        ("deit_tiny_patch16_224", {"guide_block": 2}, "choose one of the blocks 1 to 1"),
+    ],
+)
+def test_a_cheaper_guide_that_cannot_work_is_refused_with_the_reason(name, args, told):
+    with pytest.raises(InputError, match=told):
+        make(name, DEPTH_2, 32, **args)
+
+
+def test_guide_block_is_refused_to_a_mixer_that_reads_logits():
+    def module(mixer):
+        return SMMixModule(
+            *(10, (32, 32), 2, mixer),
+            backbone="deit_tiny_patch16_224",
+            backbone_args=DEPTH_2,
+            guide_block=1,
+        )
+
+    with pytest.raises(InputError, match="stops before the logits that SMMix reads"):
+        module(SMMix())
+    module(SMMix(consistency=False))
+    module(AttentiveCutMix())
+
+
+def test_motivated_share_of_the_batches():
+    """The other batches ask nothing of the model; ranks agree, as they share the generator."""
+    backbone = make("deit_tiny_patch16_224", DEPTH_2, 32)
+    labels = soft_labels(torch.arange(2), 10)
+    mixer = SMMix(switch_prob=1, motivate_prob=0.25)
+
+    def carried():
+        batches = [
+            mixer(IMAGES, labels, backbone, np.random.default_rng(seed)) for seed in range(60)
+        ]
+        assert all(mixed.regions is not None for mixed in batches)
+        return [mixed.teacher_logits is not None for mixed in batches]
+
+    motivated = carried()
+    assert motivated == carried()
+    assert 5 < sum(motivated) < 25

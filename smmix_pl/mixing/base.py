@@ -24,11 +24,12 @@ class Guide:
     """What the model under training says of unmixed images.
 
     Attributes:
-        logits: Class logits, ``(B, K)``, without gradient.
+        logits: Class logits, ``(B, K)``, without gradient; None from a model that was told to stop
+            before it has any, which no mixer that reads them is given.
         attention: How much each image token is attended to, ``(B, G_h, G_w)`` float32.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     attention: Tensor
 
 
@@ -88,9 +89,11 @@ class Mixer(ABC):
 
     Attributes:
         attention: Whose attention it goes by, if it goes by any and the module is not told.
+        reads_logits: Whether it reads the logits of the model's `Guide`, not the attention alone.
     """
 
     attention: ClassVar[Queries] = "tokens"
+    reads_logits: bool = False
 
     @abstractmethod
     def __call__(

@@ -43,6 +43,8 @@ class SMMix(Mixer):
             paper).
         fine_grained: Carry what the fine-grained label loss needs.
         consistency: Carry what the consistency loss needs.
+        motivate_prob: Share of the SMMix batches that the model motivates, in [0, 1]; the others
+            take random regions without consistency, at the price of CutMix (not in the paper).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SMMix(Mixer):
         per_sample_side: bool = False,
         fine_grained: bool = True,
         consistency: bool = True,
+        motivate_prob: float = 1.0,
     ) -> None:
         if not 0 < min_side_ratio <= max_side_ratio < 1:
             raise InputError(
@@ -68,7 +71,8 @@ class SMMix(Mixer):
         self.region_choice = region_choice
         self.per_sample_side = per_sample_side
         self.fine_grained = fine_grained
-        self.consistency = consistency
+        self.consistency = self.reads_logits = consistency
+        self.motivate_prob = probability("SMMix's motivate_prob", motivate_prob)
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
@@ -92,12 +96,15 @@ class SMMix(Mixer):
             labels: Soft labels, ``(B, K)``; left unchanged.
             model: The model under training.
             side: Region side in tokens, one for the batch or a CPU tensor ``(B,)``.
-            rng: Places random regions; max-min regions draw nothing.
+            rng: Places random regions; max-min regions of every batch draw nothing.
         """
         batch, grid = len(images), model.grid
-        if self.region_choice == "max-min" or self.consistency:
+        motivated = self.motivate_prob == 1 or rng.random() < self.motivate_prob
+        max_min = motivated and self.region_choice == "max-min"
+        consistency = motivated and self.consistency
+        if max_min or consistency:
             guide = model.guide(images)
-        if self.region_choice == "max-min":
+        if max_min:
             to = least_attended(guide.attention, side)
             origin = most_attended(guide.attention.flip(0), side)
         else:
@@ -111,6 +118,11 @@ class SMMix(Mixer):
         lam = target_share(side, grid)
         if isinstance(lam, Tensor):
             lam = lam.to(images.device, non_blocking=True)
+        teacher_logits = None
+        if consistency:
+            assert guide.logits is not None, "the module refuses a model that gives none"
+            # The mixed logits are softmaxed, not the softmaxes mixed.
+            teacher_logits = blend(guide.logits.float(), lam)
         return Mixed(
             images=paste(images, images.flip(0), to, origin, side, grid),
             labels=blend(labels, lam),
@@ -118,8 +130,7 @@ class SMMix(Mixer):
             regions=Regions(window_mask(to, side, grid), labels, labels.flip(0))
             if self.fine_grained
             else None,
-            # The mixed logits are softmaxed, not the softmaxes mixed.
-            teacher_logits=blend(guide.logits.float(), lam) if self.consistency else None,
+            teacher_logits=teacher_logits,
             notes={"region_side": float(np.asarray(side).mean())},
         )
 

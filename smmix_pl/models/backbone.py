@@ -10,12 +10,15 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import timm
 import torch
+from timm.layers import to_2tuple
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing.base import Guide, Queries
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
-from smmix_pl.models.motivation import find_short_pass
+from smmix_pl.models.motivation import find_short_pass, vit_map
 
 ImageSize = tuple[int, int]
 """Rows and columns."""
@@ -56,6 +59,12 @@ class Backbone(nn.Module):
         model_args: Further arguments of the timm model, such as ``drop_path_rate``.
         compile: Run the training pass and, of plain ViTs and PVT, the motivating pass through
             `torch.compile`; evaluation, and a pass whose attention is tapped, stay as they are.
+        guide_size: Motivate by images of this size in pixels, not exact but cheaper: (H, W) or one
+            number for both, best multiples of the patches. Images are resized with antialiasing,
+            and the attention back to the grid. Null for ``image_size``.
+        guide_block: Motivate by the attention of this block, counted from 0, and run none after it;
+            not exact but cheaper. For plain ViTs, and for mixers that read no logits. Null for the
+            last block.
 
     Raises:
         InputError: Unknown model or arguments, an image size that its patches do not divide, no
@@ -73,16 +82,22 @@ class Backbone(nn.Module):
         pretrained: bool = False,
         model_args: dict[str, Any] | None = None,
         compile: bool = False,
+        guide_size: int | ImageSize | None = None,
+        guide_block: int | None = None,
     ) -> None:
         super().__init__()
-        self.model, _ = create_timm_model(
-            name, num_classes, image_size, pretrained, model_args or {}
-        )
+        model_args = model_args or {}
+        if guide_size is not None:
+            model_args = _for_any_size(name) | model_args
+        self.model, _ = create_timm_model(name, num_classes, image_size, pretrained, model_args)
         self.queries = attention
         self.guide_precision = guide_precision
         self.compiled = compile
         self.tap = AttentionTap(self.model, attention)
         self.grid, width = self._probe(name, image_size)
+        self.guide_size = None if guide_size is None else to_2tuple(guide_size)
+        self.guide_grid, _ = self._probe(name, self.guide_size or image_size)
+        self.guide_block = self._checked(guide_block)
         if token_head == "own":
             self.token_head: nn.Linear | None = nn.Linear(width, num_classes)
             nn.init.trunc_normal_(self.token_head.weight, std=0.02)
@@ -115,7 +130,7 @@ class Backbone(nn.Module):
             return self._run(Backbone._features, images)
         with self.tap.record() as maps:
             features = self._features(images)
-        return features._replace(attention=self._on_grid(maps[-1]))
+        return features._replace(attention=self._on_grid(maps[-1], self.grid))
 
     def region_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token-head logits of the mean token of each region.
@@ -138,6 +153,8 @@ class Backbone(nn.Module):
         Args:
             images: ``(B, C, H, W)``.
         """
+        if self.guide_size is not None:
+            images = F.interpolate(images, self.guide_size, mode="bilinear", antialias=True)
         # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
         # makes of a guide may go into a loss.
         with evaluating(self.model), torch.no_grad(), self._guide_autocast(images.device.type):
@@ -145,7 +162,7 @@ class Backbone(nn.Module):
                 return self._run(Backbone._short_guide, images)
             with self.tap.record() as maps:
                 logits = self.model(images)
-            return Guide(logits, self._on_grid(maps[-1]))
+            return Guide(logits, self._on_grid(maps[-1], self.guide_grid))
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -163,18 +180,38 @@ class Backbone(nn.Module):
         return Features(logits, tokens if fc_norm is None else fc_norm(tokens))
 
     def _short_guide(self, images: Tensor) -> Guide:
+        if self.guide_block is not None:
+            attention = vit_map(self.model, self.guide_block, images)
+            return Guide(None, self._on_grid(attention, self.guide_grid))
         short_pass = find_short_pass(self.model)
         assert short_pass is not None
         logits, attention = short_pass(self.model, images)
-        return Guide(logits, self._on_grid(attention))
+        return Guide(logits, self._on_grid(attention, self.guide_grid))
 
     def _run(self, method: Callable[["Backbone", Tensor], T], images: Tensor) -> T:
         # The compiled function is no part of the backbone: copies share it, and the state dict has
         # nothing of it.
         return (compiled(method) if self.compiled else method)(self, images)
 
-    def _on_grid(self, attention: Tensor) -> Tensor:
-        return attention_to_tokens(attention.detach(), self.grid, self.queries)
+    def _on_grid(self, attention: Tensor, grid: ImageSize) -> Tensor:
+        """A map over the tokens of some grid, on the training images' grid."""
+        received = attention_to_tokens(attention.detach(), grid, self.queries)
+        if grid == self.grid:
+            return received
+        return F.interpolate(received[:, None], self.grid, mode="bilinear")[:, 0]
+
+    def _checked(self, guide_block: int | None) -> int | None:
+        if guide_block is None:
+            return None
+        if not isinstance(self.model, VisionTransformer) or find_short_pass(self.model) is None:
+            raise InputError(
+                f"guide_block {guide_block} needs a plain ViT that classifies its class token, "
+                f"such as DeiT; leave it out for {type(self.model).__name__}"
+            )
+        last = len(self.model.blocks) - 1
+        if not 1 <= guide_block <= last:
+            raise InputError(f"guide_block is {guide_block}; choose one of the blocks 1 to {last}")
+        return guide_block
 
     @property
     def _prefix_tokens(self) -> int:
@@ -284,6 +321,16 @@ def create_timm_model(
             raise InputError(f"timm's {name} refuses its arguments {args}: {error}") from error
         del args["img_size"]  # fully convolutional up to its tokens: takes images of any size
         return timm.create_model(name, pretrained=pretrained, **args), args
+
+
+def _for_any_size(name: str) -> dict[str, Any]:
+    """The argument with which a timm model of some families takes images of other sizes as well."""
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, dynamic_img_size=True)
+    except (TypeError, RuntimeError):  # no such argument, or no such model
+        return {}
+    return {"dynamic_img_size": True}
 
 
 def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> ImageSize:

@@ -38,31 +38,12 @@ def find_short_pass(model: nn.Module) -> ShortPass | None:
 
 def vit_short_pass(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """A plain ViT's; see `ShortPass`."""
-    prefix = model.num_prefix_tokens
-    [(tokens, prefix_tokens)] = model.forward_intermediates(
-        images,
-        indices=[len(model.blocks) - 2],
-        return_prefix_tokens=True,
-        stop_early=True,
-        output_fmt="NLC",
-        intermediates_only=True,
-    )
-    x = torch.cat((prefix_tokens, tokens), dim=1)
-    block = model.blocks[-1]
+    prefix, block = model.num_prefix_tokens, model.blocks[-1]
     attention = block.attn
+    x = _vit_before(model, len(model.blocks) - 1, images)
     normed = block.norm1(x)
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    width = len(weight) // 3  # rows of the queries, the keys, the values
-    qk = F.linear(normed, weight[: 2 * width], None if bias is None else bias[: 2 * width])
-    q, k = qk.unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-    attended, attention_map = _attend(
-        attention.q_norm(q) * attention.scale,
-        attention.k_norm(k),
-        normed,
-        prefix,
-        weight[2 * width :],
-        None if bias is None else bias[2 * width :],
-    )
+    attention_map = _vit_map(attention, normed)
+    attended = _values(attention_map, normed, prefix, *_rows(attention.qkv, 2, 3, 3))
     attended = attention.norm(attended)
     gate = getattr(attention, "gate", None)  # older timm has none
     if gate is not None:
@@ -72,56 +53,81 @@ def vit_short_pass(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     return model.forward_head(model.norm(x)), attention_map
 
 
+def vit_map(model: Any, index: int, images: Tensor) -> Tensor:
+    """A plain ViT's softmaxed map ``(B, h, M, M)`` of one block; no block is run after it.
+
+    Args:
+        model: A `VisionTransformer` in eval mode.
+        index: The block, from 1 on.
+        images: ``(B, C, H, W)``.
+    """
+    block = model.blocks[index]
+    return _vit_map(block.attn, block.norm1(_vit_before(model, index, images)))
+
+
 def pvt_short_pass(model: PyramidVisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
     """PVT v1's; see `ShortPass`."""
     prefix = model.num_prefix_tokens
     x, block = model.before_last_block(images)
     attention: Any = block.attn
     normed = block.norm1(x)
-    weight, bias = attention.kv.weight, attention.kv.bias
-    width = len(weight) // 2  # rows of the keys, the values
-    k = F.linear(normed, weight[:width], None if bias is None else bias[:width])
     q, k = (
         part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-        for part in (attention.q(normed), k)
+        for part in (attention.q(normed), F.linear(normed, *_rows(attention.kv, 0, 1, 2)))
     )
-    attended, attention_map = _attend(
-        q * attention.scale,
-        k,
-        normed,
-        prefix,
-        weight[width:],
-        None if bias is None else bias[width:],
-    )
+    attention_map = (q * attention.scale @ k.mT).softmax(dim=-1)
+    attended = _values(attention_map, normed, prefix, *_rows(attention.kv, 1, 2, 2))
     x = x[:, :prefix] + attention.proj(attended)
     x = x + block.mlp(block.norm2(x))
     return model.forward_head(model.norm(x)), attention_map
 
 
-def _attend(
-    q: Tensor, k: Tensor, x: Tensor, prefix: int, v_weight: Tensor, v_bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """What the prefix tokens take from all tokens, and the whole softmaxed map.
+def _vit_before(model: Any, index: int, images: Tensor) -> Tensor:
+    """All tokens ``(B, M, D)`` as they enter a block."""
+    [(tokens, prefix_tokens)] = model.forward_intermediates(
+        images,
+        indices=[index - 1],
+        return_prefix_tokens=True,
+        stop_early=True,
+        output_fmt="NLC",
+        intermediates_only=True,
+    )
+    return torch.cat((prefix_tokens, tokens), dim=1)
+
+
+def _vit_map(attention: Any, x: Tensor) -> Tensor:
+    """The softmaxed map ``(B, h, M, M)`` over normalised tokens ``(B, M, D)``."""
+    qk = F.linear(x, *_rows(attention.qkv, 0, 2, 3))
+    q, k = qk.unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return (attention.q_norm(q) * attention.scale @ attention.k_norm(k).mT).softmax(dim=-1)
+
+
+def _rows(linear: nn.Linear, start: int, stop: int, parts: int) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of some of the equal parts that a linear layer projects to."""
+    size = len(linear.weight) // parts
+    wanted = slice(start * size, stop * size)
+    return linear.weight[wanted], None if linear.bias is None else linear.bias[wanted]
+
+
+def _values(
+    attention_map: Tensor, x: Tensor, prefix: int, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """What the prefix tokens take from all tokens, ``(B, P, A)``.
 
     Args:
-        q: Scaled queries, ``(B, h, M, d)``.
-        k: Keys, likewise.
+        attention_map: ``(B, h, M, M)``, rows sum to 1.
         x: What the values are made of, ``(B, M, D)``.
         prefix: P.
-        v_weight: Value projection, ``(A, D)``.
-        v_bias: Its bias, ``(A,)``.
-
-    Returns:
-        ``(B, P, A)``, before the output projection, and ``(B, h, M, M)``.
+        weight: Value projection, ``(A, D)``.
+        bias: Its bias, ``(A,)``.
     """
-    heads = q.shape[1]
-    attention_map = (q @ k.mT).softmax(dim=-1)
-    # Average, then project: h * P projected tokens instead of all M. Rows sum to 1, so the bias
+    # Average, then project: h * P projected tokens instead of all M. As rows sum to 1, the bias
     # comes through as it is.
-    rows = attention_map[:, :, :prefix].flatten(1, 2)  # (B, h * P, M)
-    means = (rows @ x).unflatten(1, (heads, prefix))
-    values = torch.einsum("bhpx,hdx->bphd", means, v_weight.unflatten(0, (heads, -1))).flatten(2)
-    return values if v_bias is None else values + v_bias, attention_map
+    heads = attention_map.shape[1]
+    means = attention_map[:, :, :prefix].flatten(1, 2) @ x  # (B, h * P, D)
+    means, weight = means.unflatten(1, (heads, prefix)), weight.unflatten(0, (heads, -1))
+    values = torch.einsum("bhpx,hdx->bphd", means, weight).flatten(2)
+    return values if bias is None else values + bias
 
 
 def _is_plain_vit(model: Any) -> bool:
