@@ -127,6 +127,8 @@ class SMMixModule(LightningModule):
         self.optim = optim
         self.mixing = ""
         """What was done to the last batch, for whoever has to say which it was."""
+        self.loss: Tensor | None = None
+        """The last batch's, without gradient and before any scaling."""
         accuracy = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
@@ -165,6 +167,7 @@ class SMMixModule(LightningModule):
         self.mixing = _mixing(self.mixer, mixed)
         losses = self.losses(mixed)
         loss = weighted_sum(losses, self.loss_weights)
+        self.loss = loss.detach()
         self._log_step(loss, losses, mixed)
         return loss
 

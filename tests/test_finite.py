@@ -1,4 +1,4 @@
-"""Numbers that go wrong stop in their step, or skip it; attention that goes wrong stays in range."""
+"""Numbers that go wrong stop in their step, or skip it; wrong attention stays in range."""
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ class Poison(Callback):
     def on_before_backward(self, trainer, pl_module, loss):
         if trainer.fit_loop.batch_idx in self.batches and self.where == "loss":
             loss.data.fill_(self.value)
+            pl_module.loss.fill_(self.value)
 
     def on_after_backward(self, trainer, pl_module):
         if trainer.fit_loop.batch_idx in self.batches:

@@ -143,7 +143,7 @@ def test_a_data_folder_that_vanishes_is_told_with_the_last_good_checkpoint(tmp_p
     told = script(
         STOP
         + f"""
-words = ["--data=smmix_pl.Folder", "--data.root=images", "--data.batch_size=4",
+words = ["--data=smmix_pl.data.Folder", "--data.root=images", "--data.batch_size=4",
          "--data.image_size=16", "--data.bad_images={policy}", "--trainer.max_epochs=1000"]
 print(json.dumps(run(words, lambda: os.rename("images", "gone"))))
 """,

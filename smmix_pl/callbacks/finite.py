@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from smmix_pl.data.sampler import TrainingSampler
 from smmix_pl.errors import InputError
+from smmix_pl.module import SMMixModule
 
 
 class Seen(NamedTuple):
@@ -47,9 +48,11 @@ class FiniteNumbers(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Keep the loss of a batch, without looking at it."""
-        mixing = getattr(pl_module, "mixing", "")
+        assert isinstance(pl_module, SMMixModule)
+        assert pl_module.loss is not None, "training_step has just set it"
         batch_idx = trainer.fit_loop.batch_idx
-        self._seen.append(Seen(trainer.current_epoch, batch_idx, mixing, loss.detach()))
+        # Not the hook's own loss: a gradient scaler has scaled it, to infinity at times
+        self._seen.append(Seen(trainer.current_epoch, batch_idx, pl_module.mixing, pl_module.loss))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer

@@ -42,7 +42,7 @@ def _bars(axes: Axes, count: np.ndarray, conf: np.ndarray, acc: np.ndarray) -> N
     filled = count > 0
     left = (np.arange(len(count)) * width)[filled]
     conf, acc = conf[filled], acc[filled]
-    pale = {"color": "tab:blue", "alpha": 0.55}  # so that the hatching shows on it
+    pale: dict[str, Any] = {"color": "tab:blue", "alpha": 0.55}  # so that the hatching shows on it
     axes.bar(left, acc, width, align="edge", edgecolor="white", label="accuracy", **pale)
     hatched: dict[str, Any] = {"color": "none", "edgecolor": "tab:red", "hatch": "////"}
     label = "gap to mean confidence"
