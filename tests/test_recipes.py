@@ -63,6 +63,7 @@ def step_of(recipe, side, imagenet_folder):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_takes_an_optimiser_step(recipe, imagenet_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMMIX_PACKAGES", __name__)
     step_of(recipe, RECIPES[recipe], imagenet_folder)
 
 
@@ -70,4 +71,5 @@ def test_recipe_takes_an_optimiser_step(recipe, imagenet_folder, tmp_path, monke
 @pytest.mark.parametrize("recipe", LARGE)
 def test_large_recipe_takes_an_optimiser_step(recipe, imagenet_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMMIX_PACKAGES", __name__)
     step_of(recipe, LARGE[recipe], imagenet_folder)

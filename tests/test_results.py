@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     data = digits(
         image_size=24,
-        batch_size=32,
+        batch_size=16,
         held_out=0.1,
         train_transform=TrainTransform(
             **{"crop": "padded", "hflip": 0.0, "color_jitter": 0.0, "auto_augment": None},
@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory):
         backbone_args=SMALL,
         optim=OptimRecipe(lr=1e-3, lr_batch=None, warmup_epochs=1),
     )
-    trainer = quiet_trainer(max_epochs=10, limit_val_batches=0)
+    trainer = quiet_trainer(max_epochs=6, limit_val_batches=0)
     trainer.fit(module, data)
     trainer.save_checkpoint(folder / "small.ckpt")
     # the same model tested from Python, by fewer evaluations
@@ -192,7 +192,7 @@ def test_two_runs_are_compared_in_words_csv_and_pictures(tested, checkpoint):
     assert len(set(top1.split("|")[2:4])) == 1
     assert (
         "top-1, 30% occlusion, batch: the runs' protocols differ" in table
-    )  # batches of 64 and of 32
+    )  # batches of 32 and of 16
     assert "top-1: the runs' protocols differ" not in table
     assert "No published row" in table
     with (folder / "comparison/table.csv").open() as file:
