@@ -228,7 +228,9 @@ def smmix(*words: str) -> None:
     """The command line; its failure is ours."""
     paths = os.pathsep.join(path for path in (str(HERE), os.environ.get("PYTHONPATH")) if path)
     command = [sys.executable, "-m", "smmix_pl", *words]
-    finished = subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": paths})
+    finished = subprocess.run(
+        command, check=False, env=os.environ | {"PYTHONPATH": paths, "SMMIX_PACKAGES": "smoke_data"}
+    )
     if finished.returncode:
         raise SystemExit(finished.returncode)
 

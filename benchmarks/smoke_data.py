@@ -82,8 +82,8 @@ def aircraft(root: Path) -> Path:
     variants = ["707-320", "A300B4", "Yak-42"]
     names = _pictures(data / "images", 36)
     (data / "variants.txt").write_text("\n".join(variants) + "\n")
-    for offset, part in enumerate(("train", "val", "test")):
-        lines = [f"{name} {variants[i % 3]}\n" for i, name in enumerate(names[offset::3])]
+    for part, chosen in (("trainval", names[:24]), ("test", names[24:])):
+        lines = [f"{name} {variants[i % 3]}\n" for i, name in enumerate(chosen)]
         (data / f"images_variant_{part}.txt").write_text("".join(lines))
     return root
 

@@ -55,6 +55,7 @@ class SMMixModule(LightningModule):
         attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
             the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
         guide_precision: ``training`` or ``float32``; see `Backbone`.
+        guide_mode: ``eval`` or ``train``; see `Backbone`.
         guide_size: Motivate by smaller images; see `Backbone`.
         guide_block: Motivate by an earlier block; see `Backbone`. For mixers that read no logits:
             SMMix without consistency, AttentiveCutMix.
@@ -81,6 +82,7 @@ class SMMixModule(LightningModule):
         token_head: Literal["own", "shared"] = "own",
         attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
+        guide_mode: Literal["eval", "train"] = "eval",
         guide_size: int | tuple[int, int] | None = None,
         guide_block: int | None = None,
         compile: bool = False,
@@ -107,6 +109,7 @@ class SMMixModule(LightningModule):
             token_head,
             attention or mixer.attention,
             guide_precision,
+            guide_mode,
             pretrained,
             backbone_args,
             compile,

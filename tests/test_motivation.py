@@ -238,3 +238,23 @@ def test_motivated_share_of_the_batches():
     motivated = carried()
     assert motivated == carried()
     assert 5 < sum(motivated) < 25
+
+
+def test_guide_in_train_mode_drops_what_training_drops():
+    """Each pass is another one, and equals the training pass that draws the same."""
+    args = DEPTH_2 | {"drop_path_rate": 0.5, "proj_drop_rate": 0.3}
+    backbone = make("deit_tiny_patch16_224", args, 32, guide_mode="train").train()
+
+    def seeded(seed, run):
+        torch.manual_seed(seed)
+        return run()
+
+    first, again, other = (seeded(seed, lambda: backbone.guide(IMAGES)) for seed in (1, 1, 2))
+    assert torch.equal(first.logits, again.logits)
+    assert not torch.equal(first.logits, other.logits)
+    assert not torch.equal(first.attention, other.attention)
+    features = seeded(1, lambda: backbone.features(IMAGES, with_attention=True))
+    torch.testing.assert_close(first.logits, features.logits.detach())
+    torch.testing.assert_close(first.attention, features.attention)
+    assert not first.logits.requires_grad
+    assert all(module.training for module in backbone.modules())

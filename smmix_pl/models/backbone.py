@@ -4,7 +4,7 @@ B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w image tokens,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -55,6 +55,8 @@ class Backbone(nn.Module):
             self-attention module; ``class``: the class token's query in the last module.
         guide_precision: ``training`` runs the motivating pass under the training autocast;
             ``float32`` outside it, as the authors do.
+        guide_mode: Mode of the motivating pass: ``eval``, or ``train`` with stochastic depth and
+            dropout, as in the OpenMixup toolbox.
         pretrained: Load timm's pretrained weights.
         model_args: Further arguments of the timm model, such as ``drop_path_rate``.
         compile: Run the training pass and, of plain ViTs and PVT, the motivating pass through
@@ -79,6 +81,7 @@ class Backbone(nn.Module):
         token_head: Literal["own", "shared"] = "own",
         attention: Queries = "tokens",
         guide_precision: Literal["training", "float32"] = "training",
+        guide_mode: Literal["eval", "train"] = "eval",
         pretrained: bool = False,
         model_args: dict[str, Any] | None = None,
         compile: bool = False,
@@ -92,6 +95,7 @@ class Backbone(nn.Module):
         self.model, _ = create_timm_model(name, num_classes, image_size, pretrained, model_args)
         self.queries = attention
         self.guide_precision = guide_precision
+        self.guide_mode = guide_mode
         self.compiled = compile
         self.tap = AttentionTap(self.model, attention)
         self.grid, width = self._probe(name, image_size)
@@ -146,7 +150,7 @@ class Backbone(nn.Module):
         return self._region_classifier()(means)
 
     def guide(self, images: Tensor) -> Guide:
-        """The motivating pass: the model's own view of unmixed images, in eval mode, no gradient.
+        """The motivating pass: the model's own view of unmixed images, without gradient.
 
         The train or eval mode of every submodule is as before afterwards, also when it raises.
 
@@ -157,8 +161,12 @@ class Backbone(nn.Module):
             images = F.interpolate(images, self.guide_size, mode="bilinear", antialias=True)
         # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
         # makes of a guide may go into a loss.
-        with evaluating(self.model), torch.no_grad(), self._guide_autocast(images.device.type):
-            if find_short_pass(self.model) is not None:
+        mode = evaluating(self.model) if self.guide_mode == "eval" else nullcontext()
+        with mode, torch.no_grad(), self._guide_autocast(images.device.type):
+            # The short pass leaves out what its last block drops in train mode
+            if self.guide_block is not None or (
+                self.guide_mode == "eval" and find_short_pass(self.model) is not None
+            ):
                 return self._run(Backbone._short_guide, images)
             with self.tap.record() as maps:
                 logits = self.model(images)
