@@ -22,17 +22,20 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -(labels * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
 
 
-def fine_grained_loss(target_logits: Tensor, source_logits: Tensor, regions: Regions) -> Tensor:
-    """Each region's logits against its own image's labels, the mean of both.
+def fine_grained_losses(
+    target_logits: Tensor, source_logits: Tensor, regions: Regions
+) -> dict[str, Tensor]:
+    """Each region's logits against its own image's labels; the paper's loss is the mean of both.
 
     Args:
         target_logits: Token-head logits of the target regions, ``(B, K)``.
         source_logits: Token-head logits of the source regions, ``(B, K)``.
         regions: Carries both regions' labels.
     """
-    on_target = soft_cross_entropy(target_logits, regions.target_labels)
-    on_source = soft_cross_entropy(source_logits, regions.source_labels)
-    return (on_target + on_source) / 2
+    return {
+        "fine_grained_target": soft_cross_entropy(target_logits, regions.target_labels),
+        "fine_grained_source": soft_cross_entropy(source_logits, regions.source_labels),
+    }
 
 
 def consistency_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -48,7 +51,7 @@ def consistency_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of the losses, each times its weight; the paper weights all by 1.
+    """Sum of the losses, each times its weight.
 
     Args:
         losses: Scalars by name.

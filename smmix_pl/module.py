@@ -11,17 +11,20 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from smmix_pl.errors import InputError
-from smmix_pl.losses import consistency_loss, fine_grained_loss, soft_cross_entropy, weighted_sum
+from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
 from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
 from smmix_pl.randomness import reseed, run_seed
 from smmix_pl.resume import begin_next_epoch
+from smmix_pl.spans import span
 
 Batch = tuple[Tensor, Tensor]
 
@@ -124,7 +127,8 @@ class SMMixModule(LightningModule):
         self.mixer = mixer
         self.label_smoothing = label_smoothing
         self.loss_weights = {
-            "fine_grained": fine_grained_weight,
+            "fine_grained_target": fine_grained_weight / 2,
+            "fine_grained_source": fine_grained_weight / 2,
             "consistency": consistency_weight,
         }
         self.optim = optim
@@ -165,7 +169,7 @@ class SMMixModule(LightningModule):
         # Stochastic depth and dropout; each rank has its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
-        with torch.no_grad():
+        with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, self.backbone, self._batch_rng(batch_idx))
         self.mixing = _mixing(self.mixer, mixed)
         losses = self.losses(mixed)
@@ -186,7 +190,7 @@ class SMMixModule(LightningModule):
             source = mixed.regions.source_mask
             by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
             on_target, on_source = by_region.unbind(dim=1)
-            losses["fine_grained"] = fine_grained_loss(on_target, on_source, mixed.regions)
+            losses |= fine_grained_losses(on_target, on_source, mixed.regions)
         else:
             losses["classification"] = losses["classification"] + self.backbone.unused_token_head()
         if mixed.teacher_logits is not None:
@@ -233,6 +237,14 @@ class SMMixModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": self.optim.interval},
         }
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the norms of gradient and weights, at the steps that are logged."""
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            norms = {"grad_norm": gradients, "weight_norm": [weight.detach() for weight in weights]}
+            self.log_dict({f"train/{name}": get_total_norm(of) for name, of in norms.items()})
 
     def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
         """Step timm's schedule, which counts for itself in the unit it was made with."""

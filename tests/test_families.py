@@ -141,7 +141,9 @@ def test_one_smmix_step_reaches_every_weight(name):
     labels = soft_labels(torch.tensor([0, 1]), 5, 0.1)
     mixed = module.mixer(images(side), labels, module.backbone, np.random.default_rng(0))
     losses = module.losses(mixed)
-    assert set(losses) == {"classification", "fine_grained", "consistency"}
+    assert set(losses) == {
+        *("classification", "fine_grained_target", "fine_grained_source", "consistency")
+    }
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     for parameter_name, parameter in module.backbone.named_parameters():

@@ -8,6 +8,7 @@ import torch
 from conftest import TINY
 
 from smmix_pl import SMMix, SMMixModule
+from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.mixing.regions import least_attended, most_attended, paste, window_mask
 
@@ -113,9 +114,10 @@ def test_training_pass_losses_and_gradients(step_module, recorded_step):
 
     losses = step_module.losses(mixed)
     close(losses["classification"], recorded_step["loss_cls"])
-    close(losses["fine_grained"], recorded_step["loss_fine"])
+    fine_grained = (losses["fine_grained_target"] + losses["fine_grained_source"]) / 2
+    close(fine_grained, recorded_step["loss_fine"])
     close(losses["consistency"], recorded_step["loss_con"])
-    total = sum(losses.values())
+    total = weighted_sum(losses, step_module.loss_weights)
     close(total, recorded_step["loss"])
 
     total.backward()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from smmix_pl.losses import (
     consistency_loss,
-    fine_grained_loss,
+    fine_grained_losses,
     soft_cross_entropy,
     weighted_sum,
 )
@@ -68,8 +68,11 @@ def test_fine_grained_loss_reads_each_region_against_its_own_image():
     mask = torch.zeros(6, 4, dtype=torch.bool)
     regions = Regions(mask, labels, other)
     entropy = soft_cross_entropy(perfect, labels)
-    torch.testing.assert_close(fine_grained_loss(perfect, other.log(), regions), entropy)
-    assert fine_grained_loss(other.log(), perfect, regions) > entropy
+    right = fine_grained_losses(perfect, other.log(), regions)
+    wrong = fine_grained_losses(other.log(), perfect, regions)
+    for name in ("fine_grained_target", "fine_grained_source"):
+        torch.testing.assert_close(right[name], entropy)
+        assert wrong[name] > entropy
 
 
 def test_losses_are_float32_under_half_precision():

@@ -19,10 +19,11 @@ from smmix_pl import (
     TokenMix,
     TransMix,
 )
-from smmix_pl.callbacks import EMA
+from smmix_pl.callbacks import EMA, Calibration
 from smmix_pl.data import TrainTransform
 from smmix_pl.mixing import soft_labels
 
+FINE_GRAINED = ("fine_grained_target", "fine_grained_source")
 PLAIN = TrainTransform(crop="padded", hflip=0.0, color_jitter=0.0, auto_augment=None)
 
 
@@ -90,8 +91,8 @@ def test_what_a_batch_carries_decides_which_losses_exist(tiny_module):
         mixed = mixer(images, labels, tiny_module.backbone, np.random.default_rng(0))
         return set(tiny_module.losses(mixed))
 
-    assert losses(SMMix(switch_prob=1)) == {"classification", "fine_grained", "consistency"}
-    assert losses(SMMix(switch_prob=1, consistency=False)) == {"classification", "fine_grained"}
+    assert losses(SMMix(switch_prob=1)) == {"classification", *FINE_GRAINED, "consistency"}
+    assert losses(SMMix(switch_prob=1, consistency=False)) == {"classification", *FINE_GRAINED}
     assert losses(SMMix(switch_prob=1, fine_grained=False)) == {"classification", "consistency"}
     assert losses(SMMix(switch_prob=0)) == {"classification"}
     assert losses(CutMix()) == {"classification"}
@@ -119,7 +120,8 @@ def test_weights_scale_the_losses(tmp_path):
     for step in recorder.steps:
         expected = (
             step["train/loss_classification"]
-            + 0.25 * step["train/loss_fine_grained"]
+            + 0.125 * step["train/loss_fine_grained_target"]
+            + 0.125 * step["train/loss_fine_grained_source"]
             + 2.0 * step["train/loss_consistency"]
         )
         assert step["train/loss"] == pytest.approx(expected, rel=1e-5)
@@ -201,6 +203,26 @@ def test_weights_average_of_a_checkpoint_is_evaluated_by_the_trainer_that_fitted
     plain = trainer(tmp_path)
     [alone] = getattr(plain, evaluate)(module(NoMix()), digits(), ckpt_path=path, verbose=False)
     assert found == alone
+
+
+def test_weights_and_their_average_are_both_validated(tmp_path):
+    seed_everything(0)
+    callbacks = [EMA(decay=0.9), ModelCheckpoint(tmp_path, "ema")]
+    settings = {"max_epochs": 1, "limit_train_batches": 6, "enable_checkpointing": True}
+    run = trainer(tmp_path, callbacks=callbacks, **settings)
+    run.fit(module(NoMix()), digits())
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    saved = torch.load(tmp_path / "ema.ckpt", weights_only=True)
+    for key, stage in (("state_dict", "val"), ("current_model_state", "val_weights")):
+        alone = module(NoMix())
+        alone.load_state_dict(saved[key])
+        plain = trainer(tmp_path, callbacks=[Calibration()])
+        [expected] = plain.validate(alone, digits(), verbose=False)
+        for measure in ("top1", "top5", "loss"):
+            assert found[f"{stage}/{measure}"] == pytest.approx(expected[f"val/{measure}"])
+        if stage == "val_weights":
+            assert found["val_weights/ece"] == pytest.approx(expected["val/ece"])
+    assert found["val/loss"] != found["val_weights/loss"]
 
 
 def test_a_checkpoint_loads_in_python(tmp_path):

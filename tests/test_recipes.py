@@ -56,7 +56,7 @@ def step_of(recipe, side, imagenet_folder):
     assert seen["steps"] == 1
     assert seen["finite"]
     assert seen["changed"] > 0.9 * seen["of"]  # stochastic depth skips some blocks
-    assert {"train/loss_fine_grained", "train/loss_consistency"} < seen["losses"]
+    assert {"train/loss_fine_grained_source", "train/loss_consistency"} < seen["losses"]
     assert not list(Path().rglob("*.png"))  # a fast_dev_run leaves no pictures
 
 

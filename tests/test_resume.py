@@ -29,8 +29,13 @@ MORE_KINDS = {
     "repeats": {"repeats": 3},
     "schedule by epoch": {"interval": "epoch"},
 }
-TIMED = {"images_per_second"}
-STALE = {"train/loss_consistency", "train/loss_fine_grained", "train/region_side"}
+TIMED = {"images_per_second", "memory/peak_gib"} | {
+    f"time/{part}" for part in ("data", "motivate", "mix", "train")
+}
+STALE = {
+    *("train/loss_consistency", "train/loss_fine_grained_target"),
+    *("train/loss_fine_grained_source", "train/region_side"),
+}
 """Lightning logs a value again at a step that has none, as long as it has one of this epoch."""
 
 

@@ -72,7 +72,8 @@ class Mixed:
         attentive_labels: Present if the labels follow the mixed images' own training pass: maps its
             attention ``(B, G_h, G_w)`` and its class logits ``(B, K)``, float32 both and the
             logits with gradient, to soft labels ``(B, K)``.
-        notes: What a log should say of this batch beside lam, such as the region side in tokens.
+        notes: What a log should say of this batch beside lam: the region's side in tokens; and,
+            of mixers with two branches, 1 where a region is pasted, 0 where images are blended.
     """
 
     images: Tensor

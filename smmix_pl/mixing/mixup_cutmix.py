@@ -1,5 +1,7 @@
 """Mixup or CutMix, one of them for each batch: the DeiT recipe (Touvron et al., 2021)."""
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
 
@@ -31,5 +33,6 @@ class MixupCutMix(Mixer):
         self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
-        mixer = self.cutmix if rng.random() < self.switch_prob else self.mixup
-        return mixer(images, labels, model, rng)
+        branch = rng.random() < self.switch_prob
+        mixer = self.cutmix if branch else self.mixup
+        return replace(mixer(images, labels, model, rng), notes={"branch": float(branch)})

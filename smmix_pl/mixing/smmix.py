@@ -3,6 +3,7 @@
 B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w tokens, K classes, r window side.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ class SMMix(Mixer):
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
-            return self.mixup(images, labels, model, rng)
+            return replace(self.mixup(images, labels, model, rng), notes={"branch": 0.0})
         low, high = side_range(model.grid, self.min_side_ratio, self.max_side_ratio)
         if self.per_sample_side:
             sides = torch.from_numpy(rng.integers(low, high, size=len(images), endpoint=True))
@@ -131,7 +132,7 @@ class SMMix(Mixer):
             if self.fine_grained
             else None,
             teacher_logits=teacher_logits,
-            notes={"region_side": float(np.asarray(side).mean())},
+            notes={"region_side": float(np.asarray(side).mean()), "branch": 1.0},
         )
 
 

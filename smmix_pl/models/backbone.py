@@ -19,6 +19,7 @@ from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing.base import Guide, Queries
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
 from smmix_pl.models.motivation import find_short_pass, vit_map
+from smmix_pl.spans import span
 
 ImageSize = tuple[int, int]
 """Rows and columns."""
@@ -162,7 +163,7 @@ class Backbone(nn.Module):
         # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
         # makes of a guide may go into a loss.
         mode = evaluating(self.model) if self.guide_mode == "eval" else nullcontext()
-        with mode, torch.no_grad(), self._guide_autocast(images.device.type):
+        with span("motivate"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             # The short pass leaves out what its last block drops in train mode
             if self.guide_block is not None or (
                 self.guide_mode == "eval" and find_short_pass(self.model) is not None
