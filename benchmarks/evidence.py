@@ -111,7 +111,6 @@ def train(method: str, seed: int, place: Path, options: argparse.Namespace) -> N
         *METHODS[method],
         *("--seed_everything", str(seed), "--trainer.logger", json.dumps(logger)),
         *("--test_after_fit", "true", "--trainer.enable_progress_bar", "false"),
-        "--trainer.callbacks+=smmix_pl.callbacks.Results",
         *(["--data.root", str(options.data)] if options.data else []),
         *options.flags.split(),
     ]

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from smmix_pl.errors import InputError
+from smmix_pl.loggers import WandbLogger
 from smmix_pl.models.checkpoints import open_checkpoint
 
 UNFINISHED = ".unfinished"
@@ -168,6 +169,9 @@ def go_on(trainer: Trainer) -> Path | None:
         return None
     if logger._version is None:
         logger._version = int(folders[0].name.removeprefix("version_"))
+    for other in trainer.loggers:
+        if isinstance(other, WandbLogger):
+            other.go_on(folders[0])
     rank_zero_info(f"the run goes on from {found}")
     keep_log(logger, found)
     return found

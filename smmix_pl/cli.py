@@ -20,7 +20,7 @@ from errno import (
     ESTALE,
 )
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 from jsonargparse import Namespace
@@ -35,12 +35,16 @@ from lightning.pytorch.cli import (
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from smmix_pl.callbacks import FiniteNumbers, Preemption  # all can then be named without a module
+from smmix_pl.callbacks.figures import run_folder
+from smmix_pl.callbacks.results import description
 from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.loggers import WandbLogger
 from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
+from smmix_pl.randomness import run_seed
 from smmix_pl.trust import PACKAGES, only_named_packages
 
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
@@ -136,10 +140,15 @@ class SaveRunConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand the config to the loggers."""
+        """Hand the config to the loggers, with what it was run on and with."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        folder = run_folder(trainer)
+        saved = (folder or Path()) / self.config_filename
+        described = {"run": description(trainer, cast(SMMixModule, pl_module), saved)}
         for logger in trainer.loggers:
-            logger.log_hyperparams(config)
+            logger.log_hyperparams(config | described)
+            if isinstance(logger, WandbLogger) and folder is not None and stage == "fit":
+                logger.keep_id(folder)
 
 
 class SMMixCLI(LightningCLI):
@@ -185,10 +194,14 @@ class SMMixCLI(LightningCLI):
             ) from error
 
     def after_instantiate_classes(self) -> None:
-        """Write whole checkpoints; go on with a run where that was asked for."""
+        """Write whole checkpoints; name the W&B run; go on with a run where that was asked for."""
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeCheckpoints()
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                mixer, data = type(self.model.mixer).__name__, type(self.datamodule).__name__
+                logger.name_after(self.model.hparams["backbone"], mixer, data, run_seed())
         config = self.config_init[self.subcommand]
         if self.subcommand == "fit" and goes_on(self.trainer, config["ckpt_path"]):
             found = go_on(self.trainer)

@@ -56,14 +56,23 @@ def read_runs(words: Sequence[str]) -> dict[str, Results]:
     Raises:
         InputError: A run has no results, or two have one name.
     """
-    runs: dict[str, Results] = {}
+    return {name: read_results(folder) for name, folder in named(words).items()}
+
+
+def named(words: Sequence[str]) -> dict[str, Path]:
+    """Folders by name, of words such as ``FOLDER`` or ``NAME=FOLDER``.
+
+    Raises:
+        InputError: Two have one name.
+    """
+    folders: dict[str, Path] = {}
     for word in words:
         name, _, path = ("", "", word) if Path(word).exists() else word.rpartition("=")
         label = name or "/".join(Path(path).resolve().parts[-2:])
-        if label in runs:
+        if label in folders:
             raise InputError(f"two runs are named {label}; name them with NAME={path}")
-        runs[label] = read_results(Path(path))
-    return runs
+        folders[label] = Path(path)
+    return folders
 
 
 def common_published(runs: Sequence[Results]) -> list[Published]:

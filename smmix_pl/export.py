@@ -20,7 +20,7 @@ from timm.models import filter_pretrained_cfg
 
 from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import create_timm_model
-from smmix_pl.models.checkpoints import open_checkpoint, weights_in
+from smmix_pl.models.checkpoints import open_checkpoint, settings_in, weights_in
 
 NOT_FOR_TIMM = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # name a source of weights
 
@@ -98,11 +98,7 @@ def load_trained(checkpoint: str | Path, crop_pct: float) -> Trained:
         crop_pct: As of `export`.
     """
     content = open_checkpoint(checkpoint)
-    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or "backbone" not in settings:
-        raise InputError(
-            f"{checkpoint} is no checkpoint of an SMMixModule; give a .ckpt file of a run of ours"
-        )
+    settings = settings_in(content, checkpoint)
     name, size = settings["backbone"], tuple(settings["image_size"])
     given = {k: v for k, v in (settings["backbone_args"] or {}).items() if k not in NOT_FOR_TIMM}
     model, args = create_timm_model(name, settings["num_classes"], size, False, given)

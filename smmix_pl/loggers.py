@@ -1,10 +1,13 @@
 """W&B without surprises: online for those who are logged in, offline for everyone else."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import wandb
 from lightning.pytorch import loggers
+
+ID_FILE = ".wandb_id"
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -39,3 +42,24 @@ class WandbLogger(loggers.WandbLogger):
             mode=mode,
             **kwargs,
         )
+
+    def name_after(self, backbone: str, mixer: str, data: str, seed: int) -> None:
+        """Name, group and tag the run, as far as the user has not; seeds share a group.
+
+        To be called before the run begins.
+        """
+        what = (backbone, mixer, data)
+        ours = {"name": "-".join((*what, f"seed{seed}")), "group": "-".join(what), "tags": what}
+        for key, value in ours.items():
+            if not self._wandb_init.get(key):
+                self._wandb_init[key] = value
+
+    def keep_id(self, folder: Path) -> None:
+        """Leave the run's W&B id in the run's folder, for `go_on`."""
+        (folder / ID_FILE).write_text(self.experiment.id)
+
+    def go_on(self, folder: Path) -> None:
+        """Go on with the W&B run that a run's folder names, if it names one."""
+        file = folder / ID_FILE
+        if file.is_file() and not self._wandb_init.get("id"):
+            self._wandb_init["id"] = self._id = file.read_text().strip()

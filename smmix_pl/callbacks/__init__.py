@@ -3,8 +3,10 @@
 from smmix_pl.callbacks.attacks import FGSM, PGD
 from smmix_pl.callbacks.attention_quality import AttentionQuality
 from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
+from smmix_pl.callbacks.classes import Classes
 from smmix_pl.callbacks.corruptions import Corruptions
 from smmix_pl.callbacks.ema import EMA
+from smmix_pl.callbacks.errors import ConfidentErrors
 from smmix_pl.callbacks.evaluation import Evaluation
 from smmix_pl.callbacks.finite import FiniteNumbers
 from smmix_pl.callbacks.occlusion import Occlusion
@@ -23,6 +25,8 @@ __all__ = [
     "PGD",
     "AttentionQuality",
     "Calibration",
+    "Classes",
+    "ConfidentErrors",
     "Corruptions",
     "Evaluation",
     "FiniteNumbers",

@@ -6,8 +6,7 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from smmix_pl.callbacks.figures import save_figure
-from smmix_pl.data import ImageData
+from smmix_pl.callbacks.figures import run_folder, save_figure
 from smmix_pl.data.transforms import denormalise
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 from smmix_pl.mixing.smmix import target_share
@@ -18,6 +17,9 @@ from smmix_pl.plots import MixedExample, mixing_figure
 
 class MixedPictures(Callback):
     """Draws how SMMix would mix the first validation images, with the model as it is then.
+
+    A file named ``draw`` in the run's folder asks for a picture at the next validation. One takes
+    about 200 kB.
 
     Args:
         every_n_epochs: At least 1; the last epoch is always drawn.
@@ -39,7 +41,9 @@ class MixedPictures(Callback):
         """Draw, if it is time."""
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if batch_idx or not due or trainer.sanity_checking or not trainer.is_global_zero:
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        if not (due or self._asked(trainer)):
             return
         images, classes = batch
         ends = [*range(self.examples), *range(-self.examples, 0)]  # far apart, so of other classes
@@ -47,8 +51,15 @@ class MixedPictures(Callback):
         names = [data.class_names[label] for label in classes[ends].tolist()]
         backbone = cast(SMMixModule, pl_module).backbone
         examples = mixing_examples(backbone, images[ends], names, side=min(backbone.grid) // 2)
-        figure = mixing_figure([_displayable(example, data) for example in examples])
+        figure = mixing_figure([displayable(one, data.mean, data.std) for one in examples])
         save_figure(trainer, "train/mixing", figure)
+
+    def _asked(self, trainer: Trainer) -> bool:
+        folder = run_folder(trainer)
+        asked = folder is not None and (folder / "draw").exists()
+        if folder is not None and asked:
+            (folder / "draw").unlink()
+        return asked
 
 
 def mixing_examples(
@@ -85,9 +96,12 @@ def mixing_examples(
     ]
 
 
-def _displayable(example: MixedExample, data: ImageData) -> MixedExample:
+def displayable(
+    example: MixedExample, mean: tuple[float, ...], std: tuple[float, ...]
+) -> MixedExample:
+    """An example whose images are in [0, 1] again."""
     target, source, mixed = (
-        denormalise(image, data.mean, data.std)
-        for image in (example.target, example.source, example.mixed)
+        denormalise(image, mean, std) for image in (example.target, example.source, example.mixed)
     )
-    return example._replace(target=target, source=source, mixed=mixed)
+    peers = {name: denormalise(image, mean, std) for name, image in example.peers.items()}
+    return example._replace(target=target, source=source, mixed=mixed, peers=peers)

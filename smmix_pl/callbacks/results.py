@@ -72,7 +72,7 @@ def test_images(trainer: Trainer) -> int:
 
 
 def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str, Any]:
-    """What was evaluated, and with what; ``config`` is where the command line saves its own."""
+    """What is run, and with what; ``config`` is where the command line saves its own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {
         "model": model.hparams["backbone"],
@@ -80,6 +80,9 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
         "data": type(data).__name__,
         "image_size": list(data.image_size),
         "num_classes": model.num_classes,
+        "images": data.counts,
+        "parameters": sum(weight.numel() for weight in model.backbone.parameters()),
+        "tokens": list(model.backbone.grid),
         "checkpoint": str(trainer.ckpt_path or ""),
         "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
         "precision": str(trainer.precision),

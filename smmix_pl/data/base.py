@@ -143,6 +143,13 @@ class ImageData(Loaders, ABC):
         if stage == "fit":
             self._check_batch(len(self._sets["train"]))  # type: ignore[arg-type]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each part that is open, by its name; streams do not know theirs."""
+        return {
+            part: len(images) for part, images in self._sets.items() if hasattr(images, "__len__")
+        }
+
     def _open(self, split: Split | Literal["predict"]) -> Images:
         if split == "train":
             transform = train_transform(self.train_recipe, self.image_size, self.mean)

@@ -1,6 +1,7 @@
 """Metrics as sums of fixed size: right on many ranks, and of bounded memory at a million images."""
 
 from smmix_pl.metrics.accuracy import SweepAccuracy
+from smmix_pl.metrics.classes import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, coarse
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
 from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
@@ -8,6 +9,7 @@ from smmix_pl.metrics.temperature import TemperatureScan
 
 __all__ = [
     "AdaptiveCalibration",
+    "ClassCounts",
     "ClasswiseCalibration",
     "DetectionHistograms",
     "ProperScores",

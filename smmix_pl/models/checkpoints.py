@@ -88,6 +88,24 @@ def weights_in(content: Any, path: str | Path) -> Weights:
     return {name.removeprefix("model."): value for name, value in (ours or tensors).items()}
 
 
+def settings_in(content: Any, path: str | Path) -> dict[str, Any]:
+    """What the `SMMixModule` of an opened checkpoint was built with.
+
+    Args:
+        content: What `open_checkpoint` returned.
+        path: Where it is from.
+
+    Raises:
+        InputError: It is not the checkpoint of a run of ours.
+    """
+    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(settings, dict) or "backbone" not in settings:
+        raise InputError(
+            f"{path} is no checkpoint of an SMMixModule; give a .ckpt file of a run of ours"
+        )
+    return settings
+
+
 def open_checkpoint(path: str | Path) -> Any:
     """What is in a file, without running code from it.
 
