@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smmix_pl.callbacks.pictures import displayable, mixing_examples
+from smmix_pl.data.reading import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalise
 from smmix_pl.data.unlabelled import ImageFiles
 from smmix_pl.errors import InputError
@@ -72,6 +73,7 @@ def demonstration(
     side = shortest // 2 if side is None else side
     if not 0 < side < shortest:
         raise InputError(f"--side is {side}; the model's grid takes 1 to {shortest - 1} tokens")
+    existing_folder(images, "IMAGES")
     files = ImageFiles(
         images, eval_transform(EvalTransform(crop_ratio=1.0), settings["image_size"])
     )
