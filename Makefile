@@ -10,7 +10,7 @@ export WANDB_SILENT ?= true
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit eval compare test lint typecheck pytest test-slow clean
+.PHONY: help install fit eval compare report demo-mixing test lint typecheck pytest test-slow clean
 .PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
 
 help: ## List the targets
@@ -35,6 +35,17 @@ eval: install ## Evaluate the newest checkpoint of fit, or CKPT=FILE: all metric
 compare: install ## Runs side by side: make compare RUNS="runs/digits/version_1 NAME=FOLDER"
 	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }
 	$(BIN)/python -m smmix_pl.compare $(RUNS)
+
+RUNS_OR_NEWEST = $(or $(RUNS),$(shell ls -td runs/digits/version_* 2>/dev/null | head -n 1))
+
+report: install ## One HTML file of one run or several: make report RUNS="FOLDER NAME=FOLDER" OUT=report.html
+	@test -n "$(RUNS_OR_NEWEST)" || { echo "there is no run under runs/digits; name folders: make report RUNS=FOLDER" >&2; exit 1; }
+	$(BIN)/python -m smmix_pl.report $(RUNS_OR_NEWEST) --output $(or $(OUT),report.html)
+
+demo-mixing: install ## SMMix, CutMix and Mixup on your images: make demo-mixing IMAGES=FOLDER CKPT=FILE OUT=mixing.png
+	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }
+	@test -n "$(CKPT)" || { echo "there is no checkpoint under runs/digits; run make fit first, or give CKPT=FILE" >&2; exit 1; }
+	$(BIN)/python -m smmix_pl.demo '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),mixing.png)
 
 test: install lint typecheck pytest ## Lint, format check, type check and tests
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from smmix_pl.callbacks.pictures import displayable, mixing_examples
 from smmix_pl.data.reading import existing_folder
@@ -84,9 +83,13 @@ def demonstration(
     batch = torch.stack([files[index][0] for index in chosen])
     names = [Path(files[index][1]).stem for index in chosen]
     batch = normalise(batch, settings["mean"], settings["std"])
-    peers = {name: _mixed(mixer, batch, backbone, seed) for name, mixer in PEERS.items()}
+    labels = torch.eye(len(batch))
+    peers = {}
+    for name, mixer in PEERS.items():
+        mixed = mixer(batch, labels, backbone, np.random.default_rng(seed))
+        peers[f"{name}\n{float(mixed.lam):.0%} of the target"] = mixed.images
     found = [
-        example._replace(peers={name: mixed[row] for name, mixed in peers.items()})
+        example._replace(peers={title: images[row] for title, images in peers.items()})
         for row, example in enumerate(mixing_examples(backbone, batch, names, side))
     ]
     return mixing_figure([displayable(one, settings["mean"], settings["std"]) for one in found])
@@ -111,11 +114,6 @@ def load_backbone(checkpoint: Path) -> tuple[Backbone, dict[str, Any]]:
     load_weights(backbone, checkpoint)
     kept = {"image_size": size} | {name: tuple(settings[name]) for name in ("mean", "std")}
     return backbone.eval(), kept
-
-
-def _mixed(mixer: Mixer, images: Tensor, backbone: Backbone, seed: int) -> Tensor:
-    labels = torch.eye(len(images))
-    return mixer(images, labels, backbone, np.random.default_rng(seed)).images
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ID_FILE = ".wandb_id"
 
 
 class WandbLogger(loggers.WandbLogger):
-    """Lightning's WandbLogger that never asks for an account.
+    """Lightning's WandbLogger that never asks for an account; a killed run loses a second at most.
 
     Args:
         project: W&B project.
@@ -34,6 +34,8 @@ class WandbLogger(loggers.WandbLogger):
             mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
         mode = os.environ.get("WANDB_MODE", mode)  # type: ignore[assignment]
         os.makedirs(save_dir, exist_ok=True)
+        # W&B writes to the disk every 15 seconds, and a killed run loses what was logged since
+        kwargs.setdefault("settings", wandb.Settings(x_transaction_log_flush_interval=1.0))
         super().__init__(
             project=project,
             name=name,

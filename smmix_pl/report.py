@@ -160,10 +160,10 @@ def html(runs: Mapping[str, Run]) -> str:
         body.append(comparison(runs))
     else:
         body += [facts(run) + tiles(run) for run in runs.values()]
-    body += [panel_section(question, keys, runs) for question, keys in CURVES.items()]
-    for name, run in runs.items():
-        body.append(pictures(run, name if several else ""))
-        body.append(details(run, name if several else ""))
+    learning, *others = (panel_section(what, keys, runs) for what, keys in CURVES.items())
+    named = {name if several else "": run for name, run in runs.items()}
+    body += [learning, *(pictures(run, name) for name, run in named.items()), *others]
+    body += [details(run, name) for name, run in named.items()]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -14,6 +14,7 @@ NAMES = {
     "mce": "MCE",
     "nll": "NLL",
     "brier": "Brier score",
+    "worst_class_top1": "top-1 of the worst class",
     "ood_auroc": "outliers: AUROC",
     "ood_fpr95": "outliers: FPR at 95% TPR",
     "occlusion": "random",

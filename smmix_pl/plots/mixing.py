@@ -1,6 +1,7 @@
 """Pictures of what a mixer does to images."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ class MixedExample(NamedTuple):
         copied: Window of the source that is pasted.
         names: Class names of target and source.
         lam: Share of the target image.
-        peers: What other mixers make of the two, by their names.
+        peers: What other mixers make of the two, by what to write above it.
     """
 
     target: Tensor
@@ -43,16 +44,16 @@ class MixedExample(NamedTuple):
 def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
     """One row an example: target and source with attention and window, then the mixed image."""
     columns = 3 + len(examples[0].peers)
-    figure = Figure(figsize=(2.4 * columns, 2.6 * len(examples)), layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 2.75 * len(examples)), layout="constrained")
     grid = figure.subplots(len(examples), columns, squeeze=False)
     for axes, example in zip(grid, examples, strict=True):
-        target, source = example.names
-        _picture(axes[0], example.target, f"target: {target}")
+        target, source = (shorten(name, 26, placeholder="…") for name in example.names)
+        _picture(axes[0], example.target, f"target\n{target}")
         _attention(axes[0], example.target_attention, example.target, example.covered, "cyan")
-        _picture(axes[1], example.source, f"source: {source}")
+        _picture(axes[1], example.source, f"source\n{source}")
         _attention(axes[1], example.source_attention, example.source, example.copied, "red")
-        share = f"{example.lam:.0%} {target}, {1 - example.lam:.0%} {source}"
-        _picture(axes[2], example.mixed, f"SMMix: {share}" if example.peers else share)
+        share = f"{example.lam:.0%} {target}\n{1 - example.lam:.0%} {source}"
+        _picture(axes[2], example.mixed, share)
         for place, (name, image) in zip(axes[3:], example.peers.items(), strict=True):
             _picture(place, image, name)
     figure.suptitle("attention (bright: high); blue: least attended, red: most attended", size=9)
