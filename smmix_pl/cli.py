@@ -164,7 +164,7 @@ class SMMixCLI(LightningCLI):
         if path == "last" and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
-        if is_file and not Path(path).exists():
+        if is_file and not Path(path).is_file():  # torch unpickles what is in a folder of shards
             raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
 
     def instantiate_classes(self) -> None:

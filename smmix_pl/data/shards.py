@@ -42,6 +42,12 @@ def write(
         InputError: The folder is not laid out so, or ``out`` is in use.
     """
     names = class_folders(folder / "train")
+    for name in names:
+        if name.splitlines() != [name]:
+            raise InputError(
+                f"{folder / 'train'} has a class folder {name!r}, whose name is more than one line "
+                "of classes.txt; rename it"
+            )
     if (out / "classes.txt").exists():
         raise InputError(f"{out} already holds shards; remove it or write to another folder")
     out.mkdir(parents=True, exist_ok=True)
