@@ -37,7 +37,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from smmix_pl.callbacks import FiniteNumbers, Preemption  # all can then be named without a module
 from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
-from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.errors import InputError, did_you_mean, one_line
 from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
@@ -99,7 +99,7 @@ def main(args: ArgsType = None) -> None:
         cause = input_error(error)
         if cause is None or os.environ.get("SMMIX_DEBUG"):
             raise
-        print("error:", " ".join(str(cause).split()) + last_good(error), file=sys.stderr)
+        print("error:", one_line(f"{cause}{last_good(error)}"), file=sys.stderr)
         raise SystemExit(2) from None
 
 

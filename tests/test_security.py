@@ -496,3 +496,24 @@ def test_a_class_of_two_lines_cannot_shift_the_others(marker):
     class_tree(Path("images/train"), ["ant", "bee\nwasp", "cat"])
     with pytest.raises(InputError, match=r"'bee\\nwasp'"):
         write(Path("images"), Path("shards"))
+
+
+def test_a_class_name_that_is_no_text_is_told(marker):
+    class_tree(Path("images/train"), ["ant", "bee_\udcff"], per_class=1)
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+        Folder(root="images", val="train", **SMALL)
+
+
+def test_names_cannot_forge_what_is_printed(marker, capsys):
+    for name in ("evil\ntrain: good\x1b[2J", "latin1_\udcff"):
+        put(Path("images/train/ant") / f"{name}.jpg", b"")
+    words = ["--data", "smmix_pl.data.Folder", "--data.root", "images", "--data.val", "train"]
+    with pytest.raises(SystemExit) as stop:
+        check_main(words)
+    told = capsys.readouterr().out
+    assert stop.value.code == 1
+    assert "bad: images/train/ant/evil train: good\\x1b[2J.jpg cannot be read" in told
+    assert "latin1_\\udcff.jpg" in told
+    assert [line for line in told.splitlines() if line.startswith("train: good")] == []
+    told = sentence(capsys, export_main, ["\x1b[2J\ngone.ckpt", "out.onnx"])
+    assert "\\x1b[2J gone.ckpt" in told

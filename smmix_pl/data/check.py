@@ -11,7 +11,7 @@ from jsonargparse import auto_cli
 
 from smmix_pl.data.base import ImageData
 from smmix_pl.data.inspection import Report, examine, inspect
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.trust import only_named_packages
 
 
@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
         only_named_packages()
         auto_cli(tell, args=args, as_positional=False)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from smmix_pl.data.files import class_folders, folder_samples
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 
 Labelled = tuple[str, int]
 
@@ -106,7 +106,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         auto_cli(write, args=args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
 
 
