@@ -177,6 +177,11 @@ def test_a_run_does_not_go_on_from_a_trap_or_a_folder(recipe, capsys, caplog):
 
 def test_the_other_programs_run_no_code_either(recipe, capsys):
     assert "holds code" in sentence(capsys, export_main, ["trap.ckpt", "out.onnx"])
+    settings = {"backbone": "vit_tiny_patch16_224", "num_classes": 10, "image_size": [16, 16]}
+    settings["backbone_args"] = {"checkpoint_path": "trap.ckpt"}
+    torch.save({"hyper_parameters": settings, "state_dict": {"a": torch.zeros(1)}}, "ours.ckpt")
+    told = sentence(capsys, export_main, ["ours.ckpt", "out.onnx"])
+    assert "backbone_args.checkpoint_path is 'trap.ckpt'" in told
     put(Path("run/results.json"), Path("trap.ckpt").read_bytes())
     assert "is not JSON" in sentence(capsys, compare_main, ["run"])
 
