@@ -10,7 +10,8 @@ export WANDB_SILENT ?= true
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit eval compare report demo-mixing test lint typecheck pytest test-slow clean
+.PHONY: help install fit eval compare report demo-mixing test lint typecheck pytest test-slow
+.PHONY: test-reliability clean
 .PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
 
 help: ## List the targets
@@ -61,6 +62,10 @@ pytest: install
 
 test-slow: install ## The tests that take minutes
 	$(BIN)/pytest -q -m slow
+
+test-reliability: install ## Resume, kills, preemption, ranks and long runs, at length: memory, files, processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow \
+		$(addprefix tests/test_,resume.py killed.py preemption.py ranks.py long_run.py)
 
 bench-cifar100: ## CIFAR-100, DeiT-S: top-1, published 79.84   (DATA=DIR, or SMOKE=1)
 bench-cifar100-occlusion: ## CIFAR-100, ViT-S: occlusion, published 79.32 at 0%

@@ -39,7 +39,7 @@ from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.callbacks.results import description
 from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
-from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.errors import InputError, did_you_mean, one_line
 from smmix_pl.loggers import WandbLogger
 from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
@@ -103,7 +103,7 @@ def main(args: ArgsType = None) -> None:
         cause = input_error(error)
         if cause is None or os.environ.get("SMMIX_DEBUG"):
             raise
-        print("error:", " ".join(str(cause).split()) + last_good(error), file=sys.stderr)
+        print("error:", one_line(f"{cause}{last_good(error)}"), file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -173,7 +173,7 @@ class SMMixCLI(LightningCLI):
         if path == "last" and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
-        if is_file and not Path(path).exists():
+        if is_file and not Path(path).is_file():  # torch unpickles what is in a folder of shards
             raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
 
     def instantiate_classes(self) -> None:

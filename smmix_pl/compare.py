@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.plots import accuracy_curves, reliability_curves
 from smmix_pl.reference import Published, matching
 from smmix_pl.results import Curve, read_results
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         runs = read_runs(options.runs)
     except InputError as error:
-        print("error:", error, file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
     published = common_published(list(runs.values()))
     columns = as_columns(runs, published)

@@ -19,7 +19,7 @@ from smmix_pl.callbacks.pictures import displayable, mixing_examples
 from smmix_pl.data.reading import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalise
 from smmix_pl.data.unlabelled import ImageFiles
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.mixing import CutMix, Mixer, Mixup
 from smmix_pl.models import Backbone
 from smmix_pl.models.checkpoints import load_weights, open_checkpoint, settings_in
@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.output, dpi=120)
     except (InputError, OSError) as error:
-        print("error:", error, file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
     print(options.output)
 

@@ -12,6 +12,15 @@ class InputError(ValueError):
     """
 
 
+def one_line(told: object) -> str:
+    """What to print of a message with names in it: one line, its control characters spelt out."""
+    line = " ".join(str(told).split())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in line
+    )
+
+
 def did_you_mean(wrong: str, known: Iterable[str], count: int = 3) -> str:
     """A hint that names the known words nearest to a wrong one.
 

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import save_file
 from timm.models import filter_pretrained_cfg
 
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.models.backbone import create_timm_model
 from smmix_pl.models.checkpoints import open_checkpoint, settings_in, weights_in
 
@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         print(export(words.checkpoint, words.out, words.crop_pct))
     except InputError as error:
-        print("error:", error, file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
 
 

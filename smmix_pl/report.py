@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from smmix_pl import compare
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.logged import METRICS, PICTURES
 from smmix_pl.plots.style import look, tidy
 from smmix_pl.results import read_results
@@ -108,7 +108,7 @@ def main(words: Sequence[str] | None = None) -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(html(runs))
     except (InputError, OSError) as error:
-        print("error:", error, file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
     print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB, opens in a browser")
 

@@ -1,13 +1,36 @@
-"""Two processes on gloo, through the command line: one log, one checkpoint, the same numbers."""
+"""Processes on gloo, by the command line: one log, one checkpoint, the same numbers, one end."""
 
 import csv
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_cli
 
-TWO_RANKS = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+DYING = """
+import os
+import signal
+
+from lightning.pytorch import Callback
+
+
+class Dying(Callback):
+    def __init__(self, rank: int, killed: bool) -> None:
+        self.rank, self.killed = rank, killed
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and batch_idx == 2:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError(f"rank {self.rank} cannot go on")
+"""
+
+
+def on(ranks: int) -> list[str]:
+    return [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -20,21 +43,23 @@ def evaluated(rows: list[dict[str, str]]) -> dict[str, float]:
     return {key: float(value) for key, value in row.items() if key.startswith("test/")}
 
 
-@pytest.fixture(scope="module")
-def run_of_two_ranks(tmp_path_factory):
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def trained(request, tmp_path_factory):
+    """A folder with a run on some ranks, of somebody without a W&B account; and what it said."""
     folder = tmp_path_factory.mktemp("ranks")
     result = run_cli(
-        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *TWO_RANKS),
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(request.param)),
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
         *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
         cwd=folder,
+        env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    return folder, result
+    return folder, request.param, result.stderr
 
 
-def test_two_ranks_leave_one_log_and_one_checkpoint(run_of_two_ranks):
-    folder, result = run_of_two_ranks
+def test_all_ranks_leave_one_log_one_checkpoint_and_one_dashboard(trained):
+    folder, ranks, said = trained
     assert [path.name for path in (folder / "runs/digits").iterdir()] == ["version_0"]
     run = folder / "runs/digits/version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -42,22 +67,54 @@ def test_two_ranks_leave_one_log_and_one_checkpoint(run_of_two_ranks):
     assert checkpoint["global_step"] == 6
     steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
     assert steps == list(range(6))
-    assert "learning rate 0.002 at a global batch of 64" in result.stderr
+    assert f"learning rate 0.002 at a global batch of {32 * ranks}" in said
+    assert len(list((folder / "runs/wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
-def test_two_ranks_evaluate_every_image_once(run_of_two_ranks):
-    """360 test images are neither a multiple of the batch nor of the ranks' batches."""
-    folder, _ = run_of_two_ranks
+def test_all_ranks_evaluate_every_image_once(trained):
+    """The test images are neither a multiple of the batch nor of the ranks' batches."""
+    folder, ranks, _ = trained
     words = ["test", "--config", "digits.yaml", "--data.batch_size=50"]
     words += ["--ckpt_path", "runs/digits/version_0/checkpoints/last.ckpt"]
     numbers = []
-    for flags in ([], TWO_RANKS):
+    for flags in ([], on(ranks)):
         result = run_cli(*words, *flags, cwd=folder)
         assert result.returncode == 0, result.stderr[-2000:]
         newest = max((folder / "runs/digits").iterdir(), key=lambda path: path.name)
         numbers.append(evaluated(metrics(newest)))
-    one, two = numbers
-    assert one.keys() == two.keys() >= {"test/top1", "test/top5", "test/ece", "test/loss"}
+    one, many = numbers
+    assert one.keys() == many.keys() >= {"test/top1", "test/top5", "test/ece", "test/loss"}
     assert "test/occlusion_50" in one
     for key, value in one.items():
-        assert two[key] == pytest.approx(value, abs=1e-6), key
+        assert many[key] == pytest.approx(value, abs=1e-6), key
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dies", "killed"),
+    [
+        (2, 1, True),
+        pytest.param(2, 1, False, marks=pytest.mark.slow),
+        pytest.param(2, 0, True, marks=pytest.mark.slow),
+        pytest.param(2, 0, False, marks=pytest.mark.slow),
+        pytest.param(3, 2, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
+    """`run_cli` waits for all processes that can still speak, and gives up after two minutes."""
+    (tmp_path / "dying.py").write_text(DYING)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = run_cli(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(ranks)),
+        *("--trainer.callbacks+=dying.Dying", f"--trainer.callbacks.rank={dies}"),
+        f"--trainer.callbacks.killed={str(killed).lower()}",
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+    )
+    assert result.returncode != 0
+    if not killed:
+        assert f"rank {dies} cannot go on" in result.stderr
+    elif dies == 0:
+        assert result.returncode == -signal.SIGKILL
+    else:
+        # Whoever sees it first: the rank that waits for the dead one, or who started both
+        assert re.search("by peer|terminated with code -9", result.stderr), result.stderr

@@ -51,5 +51,6 @@ class PredictionsCSV(BasePredictionWriter):
         print(f"predictions are in {self.path}")
 
     def _append(self, rows: list[tuple[str, ...]], mode: Literal["a", "w"] = "a") -> None:
-        with self.path.open(mode, newline="") as file:
+        # A file's name is bytes, which need not be UTF-8; they are written as they are
+        with self.path.open(mode, newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows(rows)

@@ -42,7 +42,7 @@ class StanfordCars(FileData):
     def _devkit(self, part: str) -> datasets.StanfordCars:
         try:
             return datasets.StanfordCars(str(self.folder.parent), part, loader=str)
-        except (RuntimeError, FileNotFoundError) as error:
+        except (RuntimeError, FileNotFoundError, ValueError, LookupError) as error:
             raise incomplete(
                 self.folder, "devkit/, cars_train/, cars_test/ and the labels"
             ) from error

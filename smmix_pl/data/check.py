@@ -11,7 +11,8 @@ from jsonargparse import auto_cli
 
 from smmix_pl.data.base import ImageData
 from smmix_pl.data.inspection import Report, examine, inspect
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
+from smmix_pl.trust import only_named_packages
 
 
 def check(data: ImageData) -> list[Report]:
@@ -37,9 +38,10 @@ def tell(data: ImageData) -> None:
 def main(args: list[str] | None = None) -> None:
     """Check the data set that the command line describes."""
     try:
+        only_named_packages()
         auto_cli(tell, args=args, as_positional=False)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -1,7 +1,6 @@
 """Corrupted test sets: ImageNet-C, CIFAR-10-C, CIFAR-100-C (Hendrycks and Dietterich, 2019)."""
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from smmix_pl.data.base import ImageData, Images, Split
 from smmix_pl.data.cifar import CIFAR10, CIFAR10_CLASSES, CIFAR100, CIFAR100_CLASSES
 from smmix_pl.data.files import LabelledImages, folder_samples, incomplete
 from smmix_pl.data.imagenet import WORDNET_IDS, readable
-from smmix_pl.data.reading import existing_folder
+from smmix_pl.data.reading import existing_folder, read_array
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError, did_you_mean
 
@@ -151,8 +150,8 @@ class CIFAR10C(Corrupted):
 
     def corrupted(self, corruption: str, severity: int, transform: Transform) -> Images:
         """A fifth of one corruption's file."""
-        pixels = _load(self.root / self.folder_name / f"{corruption}.npy")
-        labels = _load(self.root / self.folder_name / "labels.npy")
+        pixels = read_array(self.root / self.folder_name / f"{corruption}.npy")
+        labels = read_array(self.root / self.folder_name / "labels.npy")
         if len(pixels) != len(labels) or len(pixels) % 5:
             raise InputError(
                 f"{self.root / self.folder_name} has {len(pixels)} images of {corruption} and "
@@ -189,12 +188,3 @@ class ArrayImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.transform(Image.fromarray(np.array(self.pixels[index]))), self.targets[index]
-
-
-def _load(file: Path) -> np.ndarray:
-    if not file.is_file():
-        raise incomplete(file.parent, file.name)
-    try:
-        return np.load(file, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{file} is cut off or no array ({error}); unpack it again") from error

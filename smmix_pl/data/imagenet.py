@@ -119,7 +119,10 @@ def read_devkit(root: Path) -> list[str]:
         )
     from scipy.io import loadmat  # type: ignore[import-untyped]
 
-    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+    try:
+        synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{meta} is no list of classes ({error}); unpack it again") from error
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     return [ids[int(line)] for line in truth.read_text().split()]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from smmix_pl.data.reading import BadImage, to_rgb
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 
 ORIENTATION = 0x0112
 """EXIF's number for how a camera was held."""
@@ -65,8 +65,8 @@ class Report:
         return "\n".join(
             [
                 f"{self.part}: {self.images:,} images in {len(self.per_class)} classes",
-                *(f"  bad: {fault}" for fault in self.faults()),
-                *(f"  note: {note}" for note in self.notes),
+                *(f"  bad: {one_line(fault)}" for fault in self.faults()),
+                *(f"  note: {one_line(note)}" for note in self.notes),
                 histogram(list(self.per_class.values())),
                 f"{self.part}: {verdict}",
             ]
@@ -118,7 +118,7 @@ def require_good(images: Any, class_names: Sequence[str], part: str, sizes: Size
 
 
 def check_names(class_names: Sequence[str], place: str) -> None:
-    """Refuse two classes of one name, which nobody could tell apart.
+    """Refuse two classes of one name, which nobody could tell apart, and names that are no text.
 
     Raises:
         InputError: There are such.
@@ -126,6 +126,13 @@ def check_names(class_names: Sequence[str], place: str) -> None:
     name, count = Counter(class_names).most_common(1)[0]
     if count > 1:
         raise InputError(f"{place} has {count} classes called {name!r}; rename all but one")
+    for name in class_names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{place} has a class {name!r}, which is not UTF-8; rename it"
+            ) from error
 
 
 def check_range(labels: Sequence[int], classes: int, place: str) -> None:

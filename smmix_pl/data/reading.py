@@ -12,6 +12,11 @@ from torch import Tensor
 
 from smmix_pl.errors import InputError
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""Of images that are opened. Pillow goes by content, not by name, and would hand PostScript in a
+file called ``cat.jpg`` to Ghostscript, which runs it."""
+Image.init()  # until then, Pillow knows some of them only
+
 UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on files that are not images, or only the beginning of one."""
 
@@ -52,7 +57,7 @@ def open_image(source: Source) -> Image.Image:
         BadImage: The file is missing, empty, no image, or would fill the memory when decoded.
     """
     try:
-        image = Image.open(_readable(source))
+        image = Image.open(_readable(source), formats=FORMATS)
     except UNREADABLE as error:
         raise bad_image(source, error) from error
     pixels = image.width * image.height
@@ -106,6 +111,22 @@ def transformed(source: Source, transform: Callable[[Image.Image], Tensor]) -> T
             return transform(image)
         except UNREADABLE as error:
             raise bad_image(source, error) from error
+
+
+def read_array(file: Path) -> np.ndarray:
+    """A ``.npy`` file, mapped into memory; no pickled objects.
+
+    Raises:
+        InputError: It is missing, cut off, or holds something else than numbers.
+    """
+    try:
+        return np.lib.format.open_memmap(str(file), mode="r")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file.parent} does not have {file.name}; unpack its archive again, in full"
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{file} is cut off or no array ({error}); unpack it again") from error
 
 
 def existing_folder(folder: Path, option: str = "data.root") -> Path:

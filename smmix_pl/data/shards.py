@@ -17,7 +17,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from smmix_pl.data.files import class_folders, folder_samples
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 
 Labelled = tuple[str, int]
 
@@ -42,6 +42,12 @@ def write(
         InputError: The folder is not laid out so, or ``out`` is in use.
     """
     names = class_folders(folder / "train")
+    for name in names:
+        if name.splitlines() != [name]:
+            raise InputError(
+                f"{folder / 'train'} has a class folder {name!r}, whose name is more than one line "
+                "of classes.txt; rename it"
+            )
     if (out / "classes.txt").exists():
         raise InputError(f"{out} already holds shards; remove it or write to another folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         auto_cli(write, args=args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from smmix_pl.data.base import ImageData, Images, Split
 from smmix_pl.data.files import FileData, Samples, incomplete, read_lines
-from smmix_pl.data.reading import Content, TarSlice, read_slice, transformed
+from smmix_pl.data.reading import Content, TarSlice, read_array, read_slice, transformed
 from smmix_pl.data.tar import files_in_tar, images_in_tar
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
@@ -36,7 +36,7 @@ class Shards(FileData):
         tars = [sorted(self.root.glob(f"{part}-*.tar")) for part in (split, other)]
         found: Samples = []
         for tar in tars[0] or tars[1]:
-            labels = {_key(place): int(read_slice(place)) for place in files_in_tar(tar, (".cls",))}
+            labels = {_key(place): _number(place) for place in files_in_tar(tar, (".cls",))}
             found += [(place, labels[_key(place)]) for place in images_in_tar(tar)]
         if not found:
             raise incomplete(self.root, f"{split}-*.tar")
@@ -72,7 +72,8 @@ class LitData(ImageData):
         for part in (split, other):
             labels = self.root / part / "classes.npy"
             if labels.is_file():
-                return LitImages(self.root / part, self._remote(part), np.load(labels), transform)
+                numbers = read_array(labels)
+                return LitImages(self.root / part, self._remote(part), numbers, transform)
         raise incomplete(self.root, f"{split}/classes.npy")
 
     def _remote(self, part: str) -> str | None:
@@ -87,16 +88,17 @@ class LitImages(Dataset[Any]):
     ) -> None:
         from litdata import StreamingDataset
 
+        options: dict[str, Any] = {"serializers": {"pickle": Refused(), "graph": Refused()}}
         try:
             if remote is None:
-                self.items = StreamingDataset(str(folder))
+                self.items = StreamingDataset(str(folder), **options)
             else:
-                self.items = StreamingDataset(remote, cache_dir=str(folder))
+                self.items = StreamingDataset(remote, cache_dir=str(folder), **options)
             found = len(self.items)
         except (ValueError, OSError, RuntimeError) as error:
             where = remote or folder
             raise InputError(
-                f"{where} has no litdata chunks ({error}); write them again"
+                f"{where} has no litdata chunks of images ({error}); write them again"
             ) from error
         if found != len(labels):
             raise InputError(
@@ -111,6 +113,14 @@ class LitImages(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         source = Content(f"{self.name} #{index}", self.items[index]["image"])
         return transformed(source, self.transform), self.targets[index]
+
+
+class Refused:
+    """In place of those of litdata's serializers that unpickle, if a set's index asks for them."""
+
+    def setup(self, metadata: Any) -> None:
+        """Refuse the set; litdata asks before it opens an item."""
+        raise ValueError("its items are pickled, which could run code")
 
 
 class HuggingFace(ImageData):
@@ -199,6 +209,17 @@ class HuggingFaceImages(Dataset[Any]):
         content = stored["bytes"] or Path(stored["path"]).read_bytes()
         source = Content(f"{stored['path'] or 'row'} #{index}", content)
         return transformed(source, self.transform), self.targets[index]
+
+
+def _number(place: TarSlice) -> int:
+    """The class number in a file."""
+    content = read_slice(place)
+    try:
+        return int(content)
+    except ValueError as error:
+        raise InputError(
+            f"{place} holds {content[:20]!r} where a class number is expected; write it again"
+        ) from error
 
 
 def _key(place: TarSlice) -> str:

@@ -28,13 +28,15 @@ def files_in_tar(file: Path, suffixes: tuple[str, ...]) -> list[TarSlice]:
     try:
         with tarfile.open(file, "r:") as tar:
             slices = list(_walk(tar, str(file), 0, "", suffixes))
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, RecursionError) as error:
         raise InputError(
             f"{file} cannot be read as an uncompressed tar file ({error}); download it again, or "
             "decompress it"
         ) from error
-    if slices and slices[-1].offset + slices[-1].size > file.stat().st_size:
-        raise InputError(f"{file} is cut off inside {slices[-1].name}; download it again")
+    length = file.stat().st_size
+    for found in slices:  # a header may claim any size
+        if found.offset + found.size > length:
+            raise InputError(f"{file} is cut off inside {found.name}; download it again")
     return sorted(slices, key=lambda found: found.name)
 
 
@@ -43,6 +45,8 @@ def _walk(
 ) -> Iterator[TarSlice]:
     """The files of one tar, which begins at ``start`` of the outer file."""
     for member in tar:
+        if not member.isfile():  # a link could lead back to the tar that it is in
+            continue
         if member.name.endswith(".tar"):
             inner = Path(member.name).stem
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as nested:

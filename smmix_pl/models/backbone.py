@@ -322,6 +322,11 @@ def create_timm_model(
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())
         raise InputError(f"timm knows no model named {name!r}; {near}")
+    if args.get("checkpoint_path"):
+        raise InputError(
+            f"backbone_args.checkpoint_path is {args['checkpoint_path']!r}, which timm would open; "
+            "give the file as model.init_from, so that no code in it is run"
+        )
     args = {"num_classes": num_classes, "img_size": image_size} | args
     try:
         return timm.create_model(name, pretrained=pretrained, **args), args

@@ -4,7 +4,9 @@ Nothing in a file is run: torch opens it as weights only.
 """
 
 import pickle
+import re
 import sys
+import zipfile
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +24,11 @@ from smmix_pl.models.backbone import Backbone
 Weights = dict[str, Tensor]
 TokenHeadInit = Literal["fresh", "class_head"]
 
-DAMAGE = (RuntimeError, EOFError, OSError, ValueError)  # what a damaged file makes torch raise
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile),
+)
+"""What a damaged file makes torch raise."""
 
 WRAPPERS = ("state_dict", "model")
 """Where a file keeps its weights. Never ``model_ema``: the authors' release writes an average that
@@ -123,15 +129,28 @@ def open_checkpoint(path: str | Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_stored(path)
         # DeiT's training script, and so the authors', keeps its command line in the file.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, *DAMAGE) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        told = str(error).strip() or type(error).__name__
+        code = re.search(r"GLOBAL [\w.]+", told)  # torch's first line advises to run it
+        reason = code[0] if code else told.splitlines()[0]
         raise InputError(
             f"{path} cannot be opened as weights: it is truncated, of another format, or holds "
             f"code, which is not run ({reason[:200]}); get it anew"
         ) from error
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse a zip file whose members are compressed: torch writes none, and it could be a bomb."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as members:
+        for member in members.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed, to be {member.file_size} bytes")
 
 
 def _adapt(backbone: Backbone, weights: Weights, path: str | Path) -> Weights:

@@ -29,8 +29,10 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Figure:
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, size=8)
     short = [_short(name, 14) for name in names]
     turned = max(map(len, short)) > 3
-    axes.set_xticks(range(len(names)), short, rotation=60 if turned else 0, size=8)
-    axes.set_yticks(range(len(names)), short, size=8)
+    axes.set_xticks(
+        range(len(names)), short, rotation=60 if turned else 0, size=8, parse_math=False
+    )
+    axes.set_yticks(range(len(names)), short, size=8, parse_math=False)
     axes.set(xlabel="predicted class", ylabel="true class", title="Confusion (images)")
     return figure
 
@@ -49,7 +51,7 @@ def confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     share = [100 * errors[pair] / confusion[pair[0]].sum() for pair in pairs]
     axes.barh(range(len(pairs)), share, color="tab:red", alpha=0.6)
     labels = [f"{_short(names[true], 18)} → {_short(names[other], 18)}" for true, other in pairs]
-    axes.set_yticks(range(len(pairs)), labels, size=8)
+    axes.set_yticks(range(len(pairs)), labels, size=8, parse_math=False)
     for row, pair in enumerate(pairs):
         axes.text(share[row], row, f" {errors[pair]}", va="center", size=8)
     axes.invert_yaxis()
@@ -78,7 +80,8 @@ def worst_calibrated(
         100 * confidence[worst], rows, color="tab:red", marker="s", label="mean confidence"
     )
     axes.scatter(100 * accuracy[worst], rows, color="tab:blue", marker="o", label="accuracy")
-    axes.set_yticks(rows, [_short(str(names[index]), 24) for index in worst], size=8)
+    labels = [_short(str(names[index]), 24) for index in worst]
+    axes.set_yticks(rows, labels, size=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="of the images predicted as the class (%)", title="Worst-calibrated classes")
     axes.legend(fontsize="small")

@@ -23,6 +23,6 @@ def errors_figure(images: Sequence[Tensor], titles: Sequence[tuple[str, str]]) -
     for axes, image, (true, predicted) in zip(figure.axes, images, titles, strict=False):
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         is_, taken = shorten(true, 22, placeholder="…"), shorten(predicted, 24, placeholder="…")
-        axes.set_title(f"is {is_}\ntaken for {taken}", size=8.5)
+        axes.set_title(f"is {is_}\ntaken for {taken}", size=8.5, parse_math=False)
     figure.suptitle("Errors of highest confidence", size=11)
     return figure

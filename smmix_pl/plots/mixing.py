@@ -62,7 +62,7 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
 
 def _picture(axes: Axes, image: Tensor, title: str) -> None:
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_title(title, size=9)
+    axes.set_title(title, size=9, parse_math=False)  # a class may be named $1$
     axes.set_axis_off()
 
 
