@@ -26,6 +26,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -192,6 +193,17 @@ class SMMixCLI(LightningCLI):
                 f"what the config describes cannot be built ({told[:500]}); "
                 "SMMIX_DEBUG=1 shows where"
             ) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer, with a progress bar that does not wait for the device at each step.
+
+        To show a loss is to read it back from the device; Lightning's own bar does so every step.
+        """
+        config = self.config_init[self.subcommand].trainer
+        has_one = any(isinstance(one, ProgressBar) for one in config.callbacks or [])
+        if config.enable_progress_bar is not False and not has_one:
+            self.trainer_defaults["callbacks"].append(RichProgressBar(refresh_rate=20))
+        return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
         """Write whole checkpoints; name the W&B run; go on with a run where that was asked for."""
