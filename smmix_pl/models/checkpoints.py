@@ -3,7 +3,6 @@
 Nothing in a file is run: torch opens it as weights only.
 """
 
-import pickle
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
@@ -21,8 +19,6 @@ from smmix_pl.models.backbone import Backbone
 
 Weights = dict[str, Tensor]
 TokenHeadInit = Literal["fresh", "class_head"]
-
-DAMAGE = (RuntimeError, EOFError, OSError, ValueError)  # what a damaged file makes torch raise
 
 WRAPPERS = ("state_dict", "model")
 """Where a file keeps its weights. Never ``model_ema``: the authors' release writes an average that
@@ -70,7 +66,7 @@ def weights_in(content: Any, path: str | Path) -> Weights:
         path: Where it is from.
 
     Raises:
-        InputError: There are no weights in it.
+        InputError: There are no weights in it, or they are no numbers.
     """
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -84,8 +80,27 @@ def weights_in(content: Any, path: str | Path) -> Weights:
     }
     if not tensors:
         raise InputError(f"{path} holds no weights; give a state dict, or a checkpoint with one")
+    check_numbers(tensors, path)
     ours = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
     return {name.removeprefix("model."): value for name, value in (ours or tensors).items()}
+
+
+def check_numbers(weights: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse weights that would make every result a wrong one.
+
+    Args:
+        weights: By name.
+        path: Where they are from.
+
+    Raises:
+        InputError: One is not a tensor of finite real numbers.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{path} is damaged: {name} is of {kind}, not of floats; get it anew")
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{path} is damaged: {name} holds NaN or infinity; take an older one")
 
 
 def open_checkpoint(path: str | Path) -> Any:
@@ -108,7 +123,7 @@ def open_checkpoint(path: str | Path) -> Any:
         # DeiT's training script, and so the authors', keeps its command line in the file.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, *DAMAGE) as error:
+    except Exception as error:  # what a damaged file makes torch raise, the file decides
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path} cannot be opened as weights: it is truncated, of another format, or holds "
@@ -143,6 +158,9 @@ def _check_fit(model: Any, found: Weights, fitting: Weights, path: str | Path) -
         if name not in fitting:
             there, here = tuple(found[name].shape), tuple(own[name].shape)
             raise InputError(_another_model(path, model, f"its {name} is {there}, not {here}"))
+        if own[name].is_floating_point() and not found[name].is_floating_point():
+            reason = f"its {name} is of {found[name].dtype}, not of floats"
+            raise InputError(_another_model(path, model, reason))
     shared = len(fitting.keys() & own)
     if 2 * shared < len(own):
         raise InputError(_another_model(path, model, f"{shared} of {len(own)} tensors are in it"))
