@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -17,12 +17,19 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from smmix_pl.errors import InputError
 from smmix_pl.loggers import WandbLogger
-from smmix_pl.models.checkpoints import open_checkpoint
+from smmix_pl.models.checkpoints import check_numbers, open_checkpoint
 
 UNFINISHED = ".unfinished"
 """Suffix of a checkpoint that is being written; what is found with it later is of a killed run."""
 JOB_FILE = ".slurm_job"
-TRAINING = ("loops", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+TRAINING = {
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "global_step": int,
+    "epoch": int,
+}
+"""What a run needs beside the weights to go on, and of which type."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -65,7 +72,10 @@ class WholeCheckpoints(TorchCheckpointIO):
             InputError: It is damaged, or no checkpoint of a run.
         """
         if not _is_local_file_protocol(str(path)):
-            return super().load_checkpoint(path, map_location, weights_only=True)
+            try:
+                return super().load_checkpoint(path, map_location, weights_only=True)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read ({error}); give another file") from error
         content = open_checkpoint(path)
         known = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
         if not known or "pytorch-lightning_version" not in content:
@@ -73,7 +83,22 @@ class WholeCheckpoints(TorchCheckpointIO):
                 f"{path} is not the checkpoint of a run; weights alone are given as "
                 "--model.init_from"
             )
+        check_numbers(content["state_dict"], path)
         return content
+
+
+def check_progress(checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint that does not say where its run was.
+
+    Raises:
+        InputError: It was saved without, or is damaged.
+    """
+    for name, kind in TRAINING.items():
+        if not isinstance(checkpoint.get(name), kind) or checkpoint[name] in ([], {}):
+            raise InputError(
+                f"the checkpoint does not say where its run was ({name} is missing or damaged); "
+                "begin anew from its weights with --model.init_from"
+            )
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

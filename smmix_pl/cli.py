@@ -1,30 +1,14 @@
 """The command line: `lightning` and `smmix`, two names for one LightningCLI."""
 
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable
-from errno import (
-    EACCES,
-    EDQUOT,
-    EFBIG,
-    EIO,
-    EISDIR,
-    ENAMETOOLONG,
-    ENOENT,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-    ESTALE,
-)
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.cli import (
@@ -39,14 +23,16 @@ from smmix_pl.callbacks import FiniteNumbers, Preemption  # all can then be name
 from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.callbacks.results import description
 from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
+from smmix_pl.checks import in_range
+from smmix_pl.commands import input_error, one_sentence, plain, refused
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
-from smmix_pl.errors import InputError, did_you_mean, one_line
+from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.loggers import WandbLogger
 from smmix_pl.mixing import Mixer
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
 from smmix_pl.randomness import run_seed
-from smmix_pl.trust import PACKAGES, only_named_packages
+from smmix_pl.trust import only_named_packages
 
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """What the model learns from the data; nobody says it twice."""
@@ -58,20 +44,6 @@ SECTIONS: dict[str, Callable[..., Any]] = {
 }
 BUILDING = (ArithmeticError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 """What libraries raise on arguments that they cannot use."""
-DISK = (
-    ENOENT,
-    ENOSPC,
-    EDQUOT,
-    EFBIG,
-    EROFS,
-    EACCES,
-    EPERM,
-    EIO,
-    ESTALE,
-    ENOTDIR,
-    EISDIR,
-    ENAMETOOLONG,
-)
 RECIPES = (OptimRecipe, TrainTransform, EvalTransform)
 
 
@@ -82,7 +54,7 @@ def main(args: ArgsType = None) -> None:
         args: Command line words; null takes those of the program. Bad input is told in one sentence
             on stderr, with exit status 2; set ``SMMIX_DEBUG=1`` to see the traceback as well.
     """
-    try:
+    with one_sentence():
         only_named_packages()
         if args is None:
             sys.argv[1:] = resolve_configs(sys.argv[1:])
@@ -100,18 +72,6 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             args=args,
         )
-    except Exception as error:
-        cause = input_error(error)
-        if cause is None or os.environ.get("SMMIX_DEBUG"):
-            raise
-        print("error:", one_line(f"{cause}{last_good(error)}"), file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-def last_good(error: BaseException) -> str:
-    """Where a run that failed can go on from, as `Preemption` found it."""
-    path = getattr(error, "last_good", None)
-    return "" if path is None else f"; --ckpt_path last goes on from the last good one, {path}"
 
 
 class Parser(LightningArgumentParser):
@@ -119,15 +79,11 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `InputError` instead of printing the usage."""
-        denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
-        if denied is not None:
+        if "ImageData is abstract" in message:
             raise InputError(
-                f"{denied[1]} is of no package that configs may name ({', '.join(PACKAGES)}); "
-                f"if you trust it, set SMMIX_PACKAGES={denied[1].split('.')[0]}"
+                "no data set is named before --data.*; give --config, or --data CLASS, before it"
             ) from ex
-        raise input_error(ex) or InputError(
-            " ".join(message.split()) + nearest_names(message)
-        ) from ex
+        raise input_error(ex) or refused(message, nearest_names(message)) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -168,9 +124,23 @@ class SMMixCLI(LightningCLI):
         )
         parser.add_lightning_class_args(FiniteNumbers, "finite")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuse a seed that NumPy cannot take, and numbers that divide."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if type(config.seed_everything) is int:
+            in_range("seed_everything", config.seed_everything, 0, 2**32 - 1)
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if config.trainer[name] is not None:
+                in_range(f"trainer.{name}", config.trainer[name], 1)
+        if self.config.subcommand == "fit" and config.trainer.limit_train_batches == 0:
+            raise InputError("trainer.limit_train_batches is 0; fit needs batches to train on")
+
     def before_instantiate_classes(self) -> None:
         """Look for the checkpoint before anything is built."""
         path = self.config[self.subcommand].get("ckpt_path")
+        if path == "best" and self.subcommand == "fit":
+            raise InputError("fit has no best checkpoint yet; --ckpt_path takes a file or last")
         if path == "last" and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
@@ -188,7 +158,7 @@ class SMMixCLI(LightningCLI):
         except BUILDING as error:
             if input_error(error) is not None:
                 raise
-            told = " ".join(str(error).split()) or type(error).__name__
+            told = plain(str(error)) or type(error).__name__
             raise InputError(
                 f"what the config describes cannot be built ({told[:500]}); "
                 "SMMIX_DEBUG=1 shows where"
@@ -242,6 +212,8 @@ def nearest_names(message: str) -> str:
     if section in SECTIONS and names:
         known = [f"{section}.{name}" for name in inspect.signature(SECTIONS[section]).parameters]
         return "; " + did_you_mean(f"{section}.{names[0]}", known)
+    if names and section.isidentifier() and "Subcommand" in message:
+        return "; " + did_you_mean(section, SECTIONS)
     owners: list[Callable[..., Any]] = [
         ImageData,
         *ImageData.__subclasses__(),
@@ -250,17 +222,6 @@ def nearest_names(message: str) -> str:
     ]
     nested = {name for owner in owners for name in inspect.signature(owner).parameters}
     return "; " + did_you_mean(found[1].split(".")[-1], nested)
-
-
-def input_error(error: BaseException | None) -> Exception | None:
-    """The bad input behind an exception, ours or what Lightning calls misconfiguration, if any."""
-    outermost = error
-    while error is not None and not isinstance(error, (InputError, MisconfigurationException)):
-        error = error.__cause__ or error.__context__
-    if error is None and isinstance(outermost, OSError) and outermost.errno in DISK:
-        file = outermost.filename or "the run's folder"
-        return InputError(f"{file} cannot be used ({outermost.strerror}); look at disk and rights")
-    return error
 
 
 def resolve_configs(words: list[str]) -> list[str]:
@@ -306,10 +267,29 @@ def configs_folder() -> Path:
 def _check_config(path: Path) -> None:
     """Refuse a value that the link from the data would silently replace."""
     try:
-        config = yaml.safe_load(path.read_text()) or {}
+        config = yaml.load(path.read_text(), OnceLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
-    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{path} holds no sections such as model: and data:; see {configs_folder()}"
+        )
+    model = config.get("model")
     for name in FROM_DATA:
         if isinstance(model, dict) and name in model:
             raise InputError(f"{path} sets model.{name}, which comes from the data; take it out")
+
+
+class OnceLoader(yaml.SafeLoader):
+    """YAML in which each name is said once; plain YAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, if no name is in it twice."""
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"it says {key.value!r} twice; take one out",
+                    problem_mark=node.value[-1][0].start_mark,
+                )
+        return super().construct_mapping(node, deep)

@@ -3,17 +3,16 @@
 python -m smmix_pl.compare [NAME=]RUN [[NAME=]RUN ...] [--output comparison]
 """
 
-import argparse
 import csv
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.commands import WordsParser, one_sentence
+from smmix_pl.errors import InputError
 from smmix_pl.plots import accuracy_curves, reliability_curves
 from smmix_pl.reference import Published, matching
 from smmix_pl.results import Curve, read_results
@@ -28,26 +27,27 @@ PUBLISHED_PATCH = {"patch_size": 16, "fill": "zero", "pattern": "batch"}
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the table, and write it and the curves."""
-    parser = argparse.ArgumentParser(prog="python -m smmix_pl.compare", description=__doc__)
+    parser = WordsParser(prog="python -m smmix_pl.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folder of a tested run")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder to write")
-    options = parser.parse_args(words)
-    try:
-        runs = read_runs(options.runs)
-    except InputError as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
+    with one_sentence():
+        options = parser.parse_args(words)
+        compare(read_runs(options.runs), options.output)
+
+
+def compare(runs: Mapping[str, Results], output: Path) -> None:
+    """Print the table of runs by name, and write it and the curves into a folder."""
     published = common_published(list(runs.values()))
     columns = as_columns(runs, published)
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     table = markdown(columns) + "".join(f"\n{line}" for line in notes(runs, published))
-    (options.output / "table.md").write_text(table)
-    write_csv(options.output / "table.csv", columns)
+    (output / "table.md").write_text(table)
+    write_csv(output / "table.csv", columns)
     for name, figure in figures(runs, published).items():
-        figure.savefig(options.output / f"{name}.png", dpi=100)
-        figure.savefig(options.output / f"{name}.svg")
+        figure.savefig(output / f"{name}.png", dpi=100)
+        figure.savefig(output / f"{name}.svg")
     print(table)
-    print(f"table.md, table.csv and curves are in {options.output}")
+    print(f"table.md, table.csv and curves are in {output}")
 
 
 def read_runs(words: Sequence[str]) -> dict[str, Results]:

@@ -6,7 +6,6 @@ Each image is mixed with one from the other end of the folder.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import torch
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.pictures import displayable, mixing_examples
+from smmix_pl.commands import WordsParser, one_sentence
 from smmix_pl.data.reading import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalise
 from smmix_pl.data.unlabelled import ImageFiles
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.errors import InputError
 from smmix_pl.mixing import CutMix, Mixer, Mixup
 from smmix_pl.models import Backbone
 from smmix_pl.models.checkpoints import load_weights, open_checkpoint, settings_in
@@ -30,7 +30,7 @@ PEERS: dict[str, Mixer] = {"CutMix": CutMix(), "Mixup": Mixup()}
 
 def main(words: Sequence[str] | None = None) -> None:
     """Draw; bad input is told in one sentence on stderr, with exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m smmix_pl.demo", description=__doc__)
+    parser = WordsParser(prog="python -m smmix_pl.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("images", type=Path, help="folder of images, at least two")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a run of ours")
@@ -38,16 +38,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=4, help="rows, at most one for two images")
     parser.add_argument("--side", type=int, help="of the region in tokens (default: half the grid)")
     parser.add_argument("--seed", type=int, default=0, help="of CutMix's boxes and Mixup's shares")
-    options = parser.parse_args(words)
-    try:
+    with one_sentence():
+        options = parser.parse_args(words)
         figure = demonstration(
             options.images, options.checkpoint, options.examples, options.side, options.seed
         )
         options.output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.output, dpi=120)
-    except (InputError, OSError) as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
     print(options.output)
 
 

@@ -9,7 +9,6 @@ A checkpoint of a run with a weight average gives the average. The token head st
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 from timm.models import filter_pretrained_cfg
 
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.commands import WordsParser, one_sentence, plain
+from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import create_timm_model
 from smmix_pl.models.checkpoints import open_checkpoint, settings_in, weights_in
 
@@ -48,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Command line words; null takes those of the program.
     """
-    parser = argparse.ArgumentParser("python -m smmix_pl.export", description=__doc__)
+    parser = WordsParser("python -m smmix_pl.export", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="of a run of ours")
     parser.add_argument("out", type=Path, help="FILE.safetensors, FILE.onnx or a folder")
@@ -58,12 +58,9 @@ def main(args: Sequence[str] | None = None) -> None:
         default=0.875,
         help="eval_transform.crop_ratio of the run, to be told to timm (default: %(default)s)",
     )
-    words = parser.parse_args(args)
-    try:
+    with one_sentence():
+        words = parser.parse_args(args)
         print(export(words.checkpoint, words.out, words.crop_pct))
-    except InputError as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def export(checkpoint: str | Path, out: Path, crop_pct: float = 0.875) -> str:
@@ -85,6 +82,10 @@ def export(checkpoint: str | Path, out: Path, crop_pct: float = 0.875) -> str:
         raise InputError(
             f"{out} ends in {out.suffix}; end it in .safetensors or .onnx, or name a folder"
         )
+    if not 0 < crop_pct <= 1:
+        raise InputError(f"--crop_pct is {crop_pct}; it must be in (0, 1] (the paper's is 0.875)")
+    if out.suffix and out.is_dir():
+        raise InputError(f"{out} is a folder; give another name, or remove it")
     trained = load_trained(checkpoint, crop_pct)
     out.parent.mkdir(parents=True, exist_ok=True)
     return formats[out.suffix](trained, out)
@@ -103,7 +104,13 @@ def load_trained(checkpoint: str | Path, crop_pct: float) -> Trained:
     given = {k: v for k, v in (settings["backbone_args"] or {}).items() if k not in NOT_FOR_TIMM}
     model, args = create_timm_model(name, settings["num_classes"], size, False, given)
     weights = weights_in(content, checkpoint)
-    model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("token_head.")})
+    try:
+        model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("token_head.")})
+    except RuntimeError as error:
+        raise InputError(
+            f"{checkpoint} does not hold the {name} that it says ({plain(str(error))[:300]}); "
+            "get it anew"
+        ) from error
     preparation = {
         "architecture": name,
         "num_classes": settings["num_classes"],

@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from smmix_pl.checkpointing import check_progress
+from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
 from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
 from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
@@ -94,6 +96,8 @@ class SMMixModule(LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+        in_range("model.fine_grained_weight", fine_grained_weight, 0)
+        in_range("model.consistency_weight", consistency_weight, 0)
         if pretrained and init_from:
             raise InputError(f"model.pretrained and model.init_from={init_from}: give one of them")
         if guide_block is not None and mixer.reads_logits:
@@ -132,6 +136,7 @@ class SMMixModule(LightningModule):
             "consistency": consistency_weight,
         }
         self.optim = optim
+        self.fitting = False
         self.mixing = ""
         """What was done to the last batch, for whoever has to say which it was."""
         self.loss: Tensor | None = None
@@ -152,6 +157,7 @@ class SMMixModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Hold the model against the data that it is given."""
+        self.fitting = stage == "fit"
         classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
         if classes != self.num_classes:
             raise InputError(
@@ -254,14 +260,23 @@ class SMMixModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
-        wrong = [key for key in ours if key not in theirs or ours[key].shape != theirs[key].shape]
+        wrong = [
+            key
+            for key, own in ours.items()
+            if key not in theirs
+            or own.shape != theirs[key].shape
+            or own.is_floating_point() != theirs[key].is_floating_point()
+        ]
         if wrong or len(theirs) != len(ours):
             raise InputError(
                 f"the checkpoint holds another model than {self.hparams['backbone']} with "
                 f"{self.num_classes} classes: {len(wrong)} of {len(ours)} tensors are missing or "
-                f"differ in shape, {(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
+                "differ in shape or type, "
+                f"{(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
                 "use the config it was trained with"
             )
+        if self.fitting:
+            check_progress(checkpoint)
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """The same choices on every rank, and again after a resume: nothing has to be saved.

@@ -4,12 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
+
+LARGEST_LR = 1e6
+"""What is above no optimiser means, and overflows float32 before long."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,18 @@ class OptimRecipe:
     interval: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise InputError(f"the learning rate is {self.lr}; optim.lr must be above 0")
+        if not 0 < self.lr < LARGEST_LR:
+            raise InputError(
+                f"the learning rate is {self.lr}; optim.lr must be above 0 (the paper takes 5e-4)"
+            )
         if self.lr_batch is not None and self.lr_batch < 1:
             raise InputError(f"optim.lr_batch is {self.lr_batch}; give a batch size or null")
+        for index, beta in enumerate(self.betas):
+            if not 0 <= beta < 1:
+                raise InputError(f"optim.betas[{index}] is {beta}; it must be in [0, 1)")
+        for name in ("weight_decay", "eps", "warmup_epochs", "warmup_lr", "min_lr"):
+            in_range(f"optim.{name}", getattr(self, name), 0)
+        one_of("optim.name", self.name.removeprefix("lookahead_"), list_optimizers())
 
     def effective_lr(self, global_batch: int) -> float:
         """The peak learning rate for a global batch (devices x nodes x accumulation x batch)."""
@@ -58,11 +70,20 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe, lr: float) -> Optimi
         model: Its ``no_weight_decay()`` names parameters that are not decayed, beside all 1-D ones.
         recipe: The optimiser's settings.
         lr: Peak learning rate.
+
+    Raises:
+        InputError: The optimiser refuses, or is not installed.
     """
     settings = {"betas": recipe.betas, "eps": recipe.eps} if "adam" in recipe.name else {}
-    return create_optimizer_v2(
-        model, opt=recipe.name, lr=lr, weight_decay=recipe.weight_decay, **settings
-    )
+    try:
+        return create_optimizer_v2(
+            model, opt=recipe.name, lr=lr, weight_decay=recipe.weight_decay, **settings
+        )
+    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        raise InputError(
+            f"optim.name {recipe.name} cannot be made at a learning rate of {lr:g} ({error}); "
+            "adamw is the paper's"
+        ) from error
 
 
 def create_schedule(

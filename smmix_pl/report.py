@@ -3,11 +3,9 @@
 ``python -m smmix_pl.report RUN [NAME=RUN ...] --output report.html``
 """
 
-import argparse
 import base64
 import csv
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,7 +15,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from smmix_pl import compare
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.commands import WordsParser, one_sentence
+from smmix_pl.errors import InputError
 from smmix_pl.logged import METRICS, PICTURES
 from smmix_pl.plots.style import look, tidy
 from smmix_pl.results import read_results
@@ -99,17 +98,14 @@ class Run:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write the report."""
-    parser = argparse.ArgumentParser(prog="python -m smmix_pl.report", description=__doc__)
+    parser = WordsParser(prog="python -m smmix_pl.report", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folder of a run")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="file to write")
-    options = parser.parse_args(words)
-    try:
+    with one_sentence():
+        options = parser.parse_args(words)
         runs = {name: read_run(folder) for name, folder in compare.named(options.runs).items()}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(html(runs))
-    except (InputError, OSError) as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
     print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB, opens in a browser")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from smmix_pl.errors import InputError
 
+RUN = {"model", "mixer", "data", "image_size", "seed", "git_commit"}
+"""What results say of their run, at the least."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -106,6 +109,25 @@ def read_results(run: Path) -> dict[str, Any]:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not JSON ({error}); run the test again") from error
-    if not isinstance(results, dict) or not {"run", "metrics", "curves"} <= results.keys():
+    if not _whole(results):
         raise InputError(f"{file} was not written by smmix_pl's Results; run the test again")
     return results
+
+
+def _whole(results: Any) -> bool:
+    """Whether results have what a comparison reads."""
+    try:
+        return (
+            results["run"].keys() >= RUN
+            and all(
+                isinstance(found["value"], int | float) and isinstance(found["protocol"], dict)
+                for found in results["metrics"].values()
+            )
+            and all(
+                len(found["x"]) == len(found["y"])
+                and all(isinstance(number, int | float) for number in found["x"] + found["y"])
+                for found in results["curves"].values()
+            )
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import Dataset, Subset
 
+from smmix_pl.checks import in_range
 from smmix_pl.data.download import Archive, fetch
 from smmix_pl.data.inspection import Sizes, check_names, check_range, inspect, require_good
 from smmix_pl.data.loaders import Loaders
@@ -23,6 +24,8 @@ from smmix_pl.data.unlabelled import ImageFiles, NamedImages
 from smmix_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
+LARGEST = 1e6
+"""Channel means and deviations beyond are a slip, and overflow when images are divided by them."""
 Images = Dataset[Any]
 """A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
 
@@ -88,15 +91,23 @@ class ImageData(Loaders, ABC):
         check: bool = False,
     ) -> None:
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_positive("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
         _check_positive("repeats", repeats, "1 turns repeated augmentation off")
         _check_positive("shots", 1 if shots is None else shots, "null trains on all images")
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_positive("image_size", min(height, width), "DeiT takes 224")
         if not 0 <= held_out < 1:
             raise InputError(f"data.held_out is {held_out}; a share of train is in [0, 1)")
         if not 0 < train_share <= 1:
             raise InputError(f"data.train_share is {train_share}; it must be in (0, 1]")
+        in_range("data.num_workers", num_workers or 0, 0, hint="0 loads in the run's own process")
+        in_range("data.split_seed", split_seed, 0)
+        for channel in mean or ():
+            in_range("data.mean", channel, -LARGEST, LARGEST, "those of images in [0, 1]")
+        for channel in std or ():
+            in_range(
+                "data.std", channel, 1 / LARGEST, LARGEST, "the deviations of images in [0, 1]"
+            )
         self.root = Path(root).expanduser()
         self.image_size = (height, width)
         self.batch_size = batch_size
@@ -115,6 +126,8 @@ class ImageData(Loaders, ABC):
         self.class_names: list[str] = self.find_classes()
         self.num_classes = len(self.class_names)
         check_names(self.class_names, str(self.root))
+        if self.num_classes < 2:
+            raise InputError(f"{self.root} has {self.num_classes} class; there must be 2 or more")
         self._sets = {}
 
     @abstractmethod
@@ -174,6 +187,10 @@ class ImageData(Loaders, ABC):
 
     def _check_batch(self, images: int) -> None:
         ranks = self._ranks()[0]
+        if not images:
+            raise InputError(
+                f"data.held_out {self.held_out} leaves nothing of {self.root} to train on; lower it"
+            )
         if images < self.batch_size * ranks:
             raise InputError(
                 f"one step takes {self.batch_size} images on each of {ranks} devices, but the "
@@ -182,7 +199,7 @@ class ImageData(Loaders, ABC):
 
 
 def _check_positive(name: str, value: int, hint: str) -> None:
-    if value < 1:
+    if value is None or value < 1:  # null passes the command line's own check
         raise InputError(f"data.{name} is {value}; it must be at least 1 ({hint})")
 
 

@@ -5,13 +5,12 @@
 ``--data.check true`` to have a run check what it needs before it starts.
 """
 
-import sys
-
 from jsonargparse import auto_cli
 
+from smmix_pl.commands import FunctionParser, one_sentence
 from smmix_pl.data.base import ImageData
 from smmix_pl.data.inspection import Report, examine, inspect
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.errors import InputError
 from smmix_pl.trust import only_named_packages
 
 
@@ -37,12 +36,9 @@ def tell(data: ImageData) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Check the data set that the command line describes."""
-    try:
+    with one_sentence():
         only_named_packages()
-        auto_cli(tell, args=args, as_positional=False)
-    except InputError as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
+        auto_cli(tell, args=args, as_positional=False, parser_class=FunctionParser)
 
 
 if __name__ == "__main__":

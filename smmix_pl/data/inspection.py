@@ -153,6 +153,8 @@ def check_range(labels: Sequence[int], classes: int, place: str) -> None:
 
 def histogram(counts: Sequence[int], bars: int = 8) -> str:
     """How many classes have how many images, as lines of text."""
+    if not counts:
+        return "  no classes"
     classes, edges = np.histogram(counts, bins=min(bars, len(set(counts))))
     widest = max(1, classes.max())
     return "\n".join(

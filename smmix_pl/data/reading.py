@@ -58,7 +58,7 @@ def open_image(source: Source) -> Image.Image:
     """
     try:
         image = Image.open(_readable(source), formats=FORMATS)
-    except UNREADABLE as error:
+    except Exception as error:  # each of Pillow's formats raises what it likes
         raise bad_image(source, error) from error
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:

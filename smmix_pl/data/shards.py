@@ -8,7 +8,6 @@ parts are folders of chunks, for `smmix_pl.data.LitData`.
 """
 
 import io
-import sys
 import tarfile
 from pathlib import Path
 from typing import Literal
@@ -16,8 +15,10 @@ from typing import Literal
 import numpy as np
 from jsonargparse import auto_cli
 
+from smmix_pl.checks import in_range
+from smmix_pl.commands import FunctionParser, one_sentence
 from smmix_pl.data.files import class_folders, folder_samples
-from smmix_pl.errors import InputError, one_line
+from smmix_pl.errors import InputError
 
 Labelled = tuple[str, int]
 
@@ -41,6 +42,8 @@ def write(
     Raises:
         InputError: The folder is not laid out so, or ``out`` is in use.
     """
+    in_range("shard_mb", shard_mb, 1, hint="512 is usual")
+    in_range("seed", seed, 0)
     names = class_folders(folder / "train")
     for name in names:
         if name.splitlines() != [name]:
@@ -103,11 +106,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Convert the folder that the command line names."""
-    try:
-        auto_cli(write, args=args)
-    except InputError as error:
-        print("error:", one_line(error), file=sys.stderr)
-        raise SystemExit(2) from None
+    with one_sentence():
+        auto_cli(write, args=args, parser_class=FunctionParser)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ device. Evaluation pixels equal timm's; training pixels are drawn from the same 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -14,11 +15,13 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision import transforms as T
 
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.augment import fast_augment
 from smmix_pl.data.crop import RandomResizedCrop
 from smmix_pl.data.reading import to_rgb
 from smmix_pl.errors import InputError
 
+KERNELS = ("bicubic", "bilinear")
 Transform = Callable[[Any], Any]
 """From an opened Pillow image to a uint8 ``(3, H, W)`` tensor, or to what a check finds."""
 
@@ -50,6 +53,26 @@ class TrainTransform:
     random_erasing: float = 0.0
     interpolation: str = "bicubic"
 
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high < inf or (name == "scale" and high > 1):
+                limit = " <= 1" if name == "scale" else ""
+                raise InputError(
+                    f"train_transform.{name} is [{low}, {high}]; it must satisfy "
+                    f"0 < min <= max{limit}"
+                )
+        for name in ("hflip", "random_erasing"):
+            in_range(f"train_transform.{name}", getattr(self, name), 0, 1, "a probability")
+        in_range("train_transform.color_jitter", self.color_jitter, 0, hint="0 is off")
+        if self.resize is not None:
+            in_range("train_transform.resize", self.resize, 1, hint="null resizes nothing")
+        one_of("train_transform.interpolation", self.interpolation, (*KERNELS, "random"))
+        if self.interpolation == "random" and (self.crop == "padded" or self.resize is not None):
+            raise InputError(
+                "train_transform.interpolation random works with crop resized and without resize; "
+                "choose bicubic or bilinear"
+            )
+
 
 @dataclass(frozen=True)
 class EvalTransform:
@@ -69,6 +92,7 @@ class EvalTransform:
             raise InputError(
                 f"eval_transform.crop_ratio is {self.crop_ratio}; it must be in (0, 1]"
             )
+        one_of("eval_transform.interpolation", self.interpolation, KERNELS)
 
 
 def train_transform(
@@ -80,19 +104,28 @@ def train_transform(
         recipe: What is done to it.
         size: (H, W).
         mean: Channel means; geometric augmentation fills with them.
+
+    Raises:
+        InputError: timm does not know the augmentation.
     """
-    steps = create_transform(
-        size,
-        is_training=True,
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.auto_augment,
-        interpolation=recipe.interpolation,
-        mean=mean,
-        use_prefetcher=True,  # timm's word for: leave normalisation to the device
-    ).transforms[1:]
+    try:
+        steps = create_transform(
+            size,
+            is_training=True,
+            scale=recipe.scale,
+            ratio=recipe.ratio,
+            hflip=recipe.hflip,
+            color_jitter=recipe.color_jitter,
+            auto_augment=recipe.auto_augment,
+            interpolation=recipe.interpolation,
+            mean=mean,
+            use_prefetcher=True,  # timm's word for: leave normalisation to the device
+        ).transforms[1:]
+    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"train_transform.auto_augment {recipe.auto_augment!r} is no policy of timm's "
+            f"({error}); the paper takes rand-m9-mstd0.5-inc1, and null is off"
+        ) from error
     crop = RandomResizedCrop(size, recipe.scale, recipe.ratio, recipe.interpolation)
     first: list[Any] = [crop]
     if recipe.crop == "padded":  # as DeiT does for small images

@@ -25,7 +25,7 @@ class AttentiveCutMix(Mixer):
     """
 
     def __init__(self, cells: int = 6, grid: int = 7, teacher: Motivator | None = None) -> None:
-        if not 0 < cells < grid**2:
+        if grid < 2 or not 0 < cells < grid**2:
             raise InputError(
                 f"AttentiveCutMix's cells are {cells} of a {grid} x {grid} grid; they must leave "
                 "something of both images (the paper: 6 of 7 x 7)"

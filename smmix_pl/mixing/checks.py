@@ -1,5 +1,7 @@
 """Checks of the settings that several mixers have in common."""
 
+from math import inf
+
 from smmix_pl.errors import InputError
 
 
@@ -8,11 +10,13 @@ def above_zero(name: str, value: float, usual: float) -> float:
 
     Args:
         name: Whose it is, such as ``Mixup's alpha``.
-        value: Above 0.
+        value: Above 0 and finite.
         usual: What the paper takes.
     """
-    if value <= 0:
-        raise InputError(f"{name} is {value}; it must be above 0 (the paper takes {usual:g})")
+    if not 0 < value < inf:
+        raise InputError(
+            f"{name} is {value}; it must be above 0 and finite (the paper takes {usual:g})"
+        )
     return value
 
 

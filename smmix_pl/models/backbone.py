@@ -101,6 +101,8 @@ class Backbone(nn.Module):
         self.tap = AttentionTap(self.model, attention)
         self.grid, width = self._probe(name, image_size)
         self.guide_size = None if guide_size is None else to_2tuple(guide_size)
+        if self.guide_size is not None and min(self.guide_size) < 1:
+            raise InputError(f"guide_size is {guide_size}; give pixels, or null for whole images")
         self.guide_grid, _ = self._probe(name, self.guide_size or image_size)
         self.guide_block = self._checked(guide_block)
         if token_head == "own":
@@ -327,14 +329,21 @@ def create_timm_model(
             f"backbone_args.checkpoint_path is {args['checkpoint_path']!r}, which timm would open; "
             "give the file as model.init_from, so that no code in it is run"
         )
+    if args.get("num_classes", num_classes) != num_classes:
+        raise InputError(
+            f"model.backbone_args sets num_classes to {args['num_classes']}, which comes from the "
+            f"data ({num_classes}); take it out"
+        )
     args = {"num_classes": num_classes, "img_size": image_size} | args
     try:
         return timm.create_model(name, pretrained=pretrained, **args), args
     except TypeError as error:
         if "img_size" not in str(error):
-            raise InputError(f"timm's {name} refuses its arguments {args}: {error}") from error
+            raise _refused(name, args, error) from error
         del args["img_size"]  # fully convolutional up to its tokens: takes images of any size
         return timm.create_model(name, pretrained=pretrained, **args), args
+    except (AssertionError, ArithmeticError, LookupError, ValueError) as error:
+        raise _refused(name, args, error) from error
 
 
 def _for_any_size(name: str) -> dict[str, Any]:
@@ -363,3 +372,7 @@ def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> I
             f"{grid[0]} x {grid[1]} grid has {grid[0] * grid[1]}, and the token head needs each one"
         )
     return grid
+
+
+def _refused(name: str, args: dict[str, Any], error: Exception) -> InputError:
+    return InputError(f"timm's {name} refuses {args}: {error}; set model.backbone_args")

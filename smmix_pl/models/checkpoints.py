@@ -3,7 +3,6 @@
 Nothing in a file is run: torch opens it as weights only.
 """
 
-import pickle
 import re
 import sys
 import zipfile
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
@@ -24,11 +22,8 @@ from smmix_pl.models.backbone import Backbone
 Weights = dict[str, Tensor]
 TokenHeadInit = Literal["fresh", "class_head"]
 
-DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
-    *(OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile),
-)
-"""What a damaged file makes torch raise."""
+TOLD = {"backbone", "backbone_args", "image_size", "num_classes", "mean", "std"}
+"""What a checkpoint of ours says of its model."""
 
 WRAPPERS = ("state_dict", "model")
 """Where a file keeps its weights. Never ``model_ema``: the authors' release writes an average that
@@ -76,7 +71,7 @@ def weights_in(content: Any, path: str | Path) -> Weights:
         path: Where it is from.
 
     Raises:
-        InputError: There are no weights in it.
+        InputError: There are no weights in it, or they are no numbers.
     """
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -90,6 +85,7 @@ def weights_in(content: Any, path: str | Path) -> Weights:
     }
     if not tensors:
         raise InputError(f"{path} holds no weights; give a state dict, or a checkpoint with one")
+    check_numbers(tensors, path)
     ours = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
     return {name.removeprefix("model."): value for name, value in (ours or tensors).items()}
 
@@ -105,11 +101,29 @@ def settings_in(content: Any, path: str | Path) -> dict[str, Any]:
         InputError: It is not the checkpoint of a run of ours.
     """
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or "backbone" not in settings:
+    if not isinstance(settings, dict) or not settings.keys() >= TOLD:
         raise InputError(
             f"{path} is no checkpoint of an SMMixModule; give a .ckpt file of a run of ours"
         )
     return settings
+
+
+def check_numbers(weights: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse weights that would make every result a wrong one.
+
+    Args:
+        weights: By name.
+        path: Where they are from.
+
+    Raises:
+        InputError: One is not a tensor of finite real numbers.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{path} is damaged: {name} is of {kind}, not of floats; get it anew")
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{path} is damaged: {name} holds NaN or infinity; take an older one")
 
 
 def open_checkpoint(path: str | Path) -> Any:
@@ -133,7 +147,7 @@ def open_checkpoint(path: str | Path) -> Any:
         # DeiT's training script, and so the authors', keeps its command line in the file.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, *DAMAGE) as error:
+    except Exception as error:  # what a damaged file makes torch raise, the file decides
         told = str(error).strip() or type(error).__name__
         code = re.search(r"GLOBAL [\w.]+", told)  # torch's first line advises to run it
         reason = code[0] if code else told.splitlines()[0]
@@ -180,6 +194,9 @@ def _check_fit(model: Any, found: Weights, fitting: Weights, path: str | Path) -
         if name not in fitting:
             there, here = tuple(found[name].shape), tuple(own[name].shape)
             raise InputError(_another_model(path, model, f"its {name} is {there}, not {here}"))
+        if own[name].is_floating_point() and not found[name].is_floating_point():
+            reason = f"its {name} is of {found[name].dtype}, not of floats"
+            raise InputError(_another_model(path, model, reason))
     shared = len(fitting.keys() & own)
     if 2 * shared < len(own):
         raise InputError(_another_model(path, model, f"{shared} of {len(own)} tensors are in it"))
