@@ -50,7 +50,7 @@ MEASURES = {
     "occlusion_25": "25% occlusion",
     "occlusion_50": "50% occlusion",
     "occlusion_75": "75% occlusion",
-    "occlusion_auc": "area under occlusion",
+    "occlusion_auc_75": "0 to 75% occlusion",
     "images_per_second": "images/s",
 }
 Found = dict[str, list[dict[str, float]]]

@@ -145,7 +145,9 @@ class SMMixCLI(LightningCLI):
             raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
         if is_file and not Path(path).is_file():  # torch unpickles what is in a folder of shards
-            raise InputError(f"there is no checkpoint {path}; --ckpt_path takes a file or last")
+            raise InputError(
+                f"there is no checkpoint {path}; --ckpt_path takes a .ckpt file or last"
+            )
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer.
