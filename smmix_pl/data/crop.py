@@ -30,7 +30,8 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
             step = max(1, min(box[2] // (2 * self.size[0]), box[3] // (2 * self.size[1])))
             image.draft(image.mode, (image.width // step, image.height // step))
         top, left, height, width = (max(0, round(v * image.width / full)) for v in box)
-        part = to_rgb(image.crop((left, top, left + width, top + height)))
+        # timm rounds the side of a very long crop to nothing
+        part = to_rgb(image.crop((left, top, left + max(1, width), top + max(1, height))))
         return Image.fromarray(resized(np.array(part), self.size, self._kernel()))
 
     def _kernel(self) -> str:
