@@ -289,7 +289,9 @@ CONTRADICTIONS = {
     ),
 }
 CHECKPOINTS = {
-    "missing checkpoint": Case("validate DIGITS --ckpt_path=gone.ckpt", ("gone.ckpt", ".ckpt file")),
+    "missing checkpoint": Case(
+        "validate DIGITS --ckpt_path=gone.ckpt", ("gone.ckpt", ".ckpt file")
+    ),
     "folder for a checkpoint": Case("validate DIGITS --ckpt_path=images", ("images", ".ckpt file")),
     "empty checkpoint": Case(VALIDATE, ("good.ckpt", "get it anew"), write("good.ckpt", "")),
     "truncated checkpoint": Case(VALIDATE, ("good.ckpt", "truncated"), cut("good.ckpt")),
