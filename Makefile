@@ -10,7 +10,7 @@ export WANDB_SILENT ?= true
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fit eval compare report demo-mixing test lint typecheck pytest test-slow
+.PHONY: help install fit eval compare report demo-mixing dashboard test lint typecheck pytest test-slow
 .PHONY: test-reliability clean
 .PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
 
@@ -42,6 +42,11 @@ RUNS_OR_NEWEST = $(or $(RUNS),$(shell ls -td runs/digits/version_* 2>/dev/null |
 report: install ## One HTML file of one run or several: make report RUNS="FOLDER NAME=FOLDER" OUT=report.html
 	@test -n "$(RUNS_OR_NEWEST)" || { echo "there is no run under runs/digits; name folders: make report RUNS=FOLDER" >&2; exit 1; }
 	$(BIN)/python -m smmix_pl.report $(RUNS_OR_NEWEST) --output $(or $(OUT),report.html)
+
+dashboard: install ## A W&B workspace and a report: make dashboard PROJECT=ENTITY/PROJECT
+	@test -n "$(PROJECT)" || { echo "name a W&B project: make dashboard PROJECT=ENTITY/PROJECT" >&2; exit 1; }
+	$(BIN)/pip install --quiet --constraint constraints.txt wandb-workspaces
+	$(BIN)/python -m smmix_pl.dashboard $(PROJECT)
 
 demo-mixing: install ## SMMix, CutMix and Mixup on your images: make demo-mixing IMAGES=FOLDER CKPT=FILE OUT=mixing.png
 	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }
