@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from devices import BATCH, SEED, STEPS, Rank, batches_of, images, module, train
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from smmix_pl import SMMixModule
+from smmix_pl import InputError, SMMixModule
+from smmix_pl.callbacks import EMA, AttentionQuality, MixedPictures
 from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
@@ -134,3 +138,16 @@ def test_accumulated_batches_train_as_their_joined_batch(tmp_path):
     for found, expected in zip(seen["gradients"], gradients, strict=True):
         assert far(found, expected) < 1e-5
     assert far(seen["weights"], weights_of(model)) < 1e-6
+
+
+@pytest.mark.parametrize("callback", [EMA(), MixedPictures(), AttentionQuality()])
+def test_what_needs_whole_weights_is_refused_where_they_are_sharded(callback):
+    trainer = Trainer(
+        accelerator="cpu",
+        strategy=ModelParallelStrategy(),
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+    )
+    with pytest.raises(InputError, match=f"{type(callback).__name__} needs whole weights"):
+        trainer.fit(module(), DataLoader(images(1), BATCH))
