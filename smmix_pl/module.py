@@ -272,6 +272,10 @@ class SMMixModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""
+        if self.fitting:
+            check_progress(checkpoint)
+        if "state_dict" not in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
+            return
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
         wrong = [
             key
@@ -288,8 +292,6 @@ class SMMixModule(LightningModule):
                 f"{(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
                 "use the config it was trained with"
             )
-        if self.fitting:
-            check_progress(checkpoint)
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """The same choices on every rank, and again after a resume: nothing has to be saved.
