@@ -1,6 +1,8 @@
 """Several devices and accumulated gradients train as one device does on the joined batch."""
 
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from smmix_pl import InputError, SMMixModule
 from smmix_pl.callbacks import EMA, AttentionQuality, MixedPictures
+from smmix_pl.cli import configs_folder
 from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
@@ -151,3 +154,15 @@ def test_what_needs_whole_weights_is_refused_where_they_are_sharded(callback):
     )
     with pytest.raises(InputError, match=f"{type(callback).__name__} needs whole weights"):
         trainer.fit(module(), DataLoader(images(1), BATCH))
+
+
+def test_the_machines_of_the_readme_keep_the_global_batch():
+    readme = Path(__file__).parent.parent / "README.md"
+    rows = re.findall(r"^\| .*GPUs? \| `(--trainer.*)` \|$", readme.read_text(), re.MULTILINE)
+    [per_device] = re.findall(r"batch_size: (\d+)", (configs_folder() / "deit_t.yaml").read_text())
+    assert len(rows) == 6
+    for row in rows:
+        flags = dict(re.findall(r"--[a-z]+\.(\w+) (\d+)", row))
+        factors = ("num_nodes", "devices", "accumulate_grad_batches")
+        batch = int(flags.get("batch_size", per_device))
+        assert batch * math.prod(int(flags.get(name, 1)) for name in factors) == 1024, row
