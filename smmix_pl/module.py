@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -155,6 +156,18 @@ class SMMixModule(LightningModule):
         """Class logits ``(B, K)`` of images ``(B, C, H, W)``."""
         return self.backbone(images)
 
+    def configure_model(self) -> None:
+        """Share the weights out over the devices, where the strategy is `ModelParallelStrategy`.
+
+        They are gathered once a step, for the motivating and the training pass alike: the first
+        reads weights of single layers past their forward methods.
+        """
+        if self.device_mesh is None or isinstance(self, FSDPModule):
+            return
+        fully_shard(self, mesh=self.device_mesh["data_parallel"])
+        for step in ("training_step", "validation_step", "test_step", "predict_step"):
+            register_fsdp_forward_method(self, step)
+
     def setup(self, stage: str) -> None:
         """Hold the model against the data that it is given."""
         self.fitting = stage == "fit"
@@ -259,6 +272,10 @@ class SMMixModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""
+        if self.fitting:
+            check_progress(checkpoint)
+        if "state_dict" not in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
+            return
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
         wrong = [
             key
@@ -275,8 +292,6 @@ class SMMixModule(LightningModule):
                 f"{(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
                 "use the config it was trained with"
             )
-        if self.fitting:
-            check_progress(checkpoint)
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """The same choices on every rank, and again after a resume: nothing has to be saved.

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from smmix_pl.callbacks.sharding import require_whole_weights
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.regions import least_attended, most_attended, paste, window_mask
 from smmix_pl.models import Backbone
@@ -42,6 +43,10 @@ class AttentionQuality(Callback):
             )
         self.every_n_steps = every_n_steps
         self.images = images
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what the motivating pass cannot read."""
+        require_whole_weights(trainer, self)
 
     def on_train_batch_end(
         self,

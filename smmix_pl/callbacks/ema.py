@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation import on_device
+from smmix_pl.callbacks.sharding import require_whole_weights
 from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.module import SMMixModule
 
@@ -33,6 +34,11 @@ class EMA(EMAWeightAveraging):
     def __init__(self, decay: float = 0.99996, validate_weights: bool = True) -> None:
         super().__init__(decay=decay)
         self.validate_weights = validate_weights
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the weights, where they are whole."""
+        require_whole_weights(trainer, self)
+        super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

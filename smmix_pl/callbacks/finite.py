@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from smmix_pl.data.sampler import TrainingSampler
@@ -99,8 +100,14 @@ class FiniteNumbers(Callback):
 
 
 def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    """What this rank keeps of all gradients; of some that are sharded it keeps nothing."""
     weights = (weight for group in optimizer.param_groups for weight in group["params"])
-    return [weight.grad for weight in weights if weight.grad is not None]
+    parts = [_own(weight.grad) for weight in weights if weight.grad is not None]
+    return [part for part in parts if part.numel()]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _finite(losses: list[Tensor], gradients: list[Tensor]) -> Tensor:
@@ -121,7 +128,7 @@ def _told(trainer: Trainer, seen: list[Seen], pl_module: LightningModule) -> str
         broken = [
             name
             for name, weight in pl_module.named_parameters()
-            if weight.grad is not None and not bool(weight.grad.isfinite().all())
+            if weight.grad is not None and not bool(_own(weight.grad).isfinite().all())
         ]
         what = f"the gradient of {broken[0]} is not finite" if broken else "another rank's loss is"
     return (

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from smmix_pl.callbacks.figures import run_folder, save_figure
+from smmix_pl.callbacks.sharding import require_whole_weights
 from smmix_pl.data.transforms import denormalise
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 from smmix_pl.mixing.smmix import target_share
@@ -29,6 +30,10 @@ class MixedPictures(Callback):
     def __init__(self, every_n_epochs: int = 10, examples: int = 4) -> None:
         self.every_n_epochs = every_n_epochs
         self.examples = examples
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what the motivating pass cannot read."""
+        require_whole_weights(trainer, self)
 
     def on_validation_batch_start(
         self,
