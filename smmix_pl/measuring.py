@@ -75,10 +75,10 @@ class RandomImages(ImageData):
 
 
 class Stopwatch(Callback):
-    """Times steps from an idle device to an idle device, by the branch that mixed them."""
+    """Times steps from an idle device to an idle device, by the branch that mixed them, if any."""
 
     def __init__(self) -> None:
-        self.seconds: dict[float, list[float]] = {}
+        self.seconds: dict[float | None, list[float]] = {}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
@@ -97,8 +97,9 @@ class Stopwatch(Callback):
         """Count a step that is not a warm-up."""
         seconds = synchronised(pl_module.device) - self._begin
         if batch_idx >= WARMUP:
-            branch = float(trainer.callback_metrics.get("train/branch", 1.0))
-            self.seconds.setdefault(branch, []).append(seconds)
+            branch = trainer.callback_metrics.get("train/branch")
+            key = None if branch is None else float(branch)
+            self.seconds.setdefault(key, []).append(seconds)
 
 
 class PlanCLI(SMMixCLI):

@@ -132,17 +132,22 @@ def told(options: argparse.Namespace, recipe: Sequence[str]) -> str:
     )
 
 
-def expected_seconds(seconds: Mapping[float, Sequence[float]], share: float) -> float:
+def expected_seconds(seconds: Mapping[float | None, Sequence[float]], share: float) -> float:
     """Median seconds of a step, expected over the branches of the mixer.
 
     Args:
-        seconds: Of the steps that were timed, by branch: 1 for the mixer's own, 0 for the other.
-        share: Of steps that take branch 1 in the long run; it counts where both were timed.
+        seconds: Of the steps that were timed, by branch: 1 for the mixer's own, 0 for the other,
+            None for all steps of a mixer without branches.
+        share: Of steps that take branch 1 in the long run.
+
+    Raises:
+        InputError: Only one branch of two was timed.
     """
-    medians = {branch: statistics.median(times) for branch, times in seconds.items()}
-    if len(medians) == 1:
-        return next(iter(medians.values()))
-    return share * medians[1.0] + (1 - share) * medians[0.0]
+    shares = {1.0: share, 0.0: 1 - share, None: 1.0}
+    missing = [branch for branch in (0.0, 1.0) if shares[branch] and branch not in seconds]
+    if None not in seconds and missing:
+        raise InputError("the steps that were timed met one of the mixer's branches; raise --steps")
+    return sum(shares[branch] * statistics.median(times) for branch, times in seconds.items())
 
 
 if __name__ == "__main__":
