@@ -50,7 +50,7 @@ def test_expected_seconds_lie_between_the_branches(own, other, data):
 
 
 def test_the_command_measures_real_steps_and_needs_no_data(tmp_path):
-    words = [*SMALL, "--images=800", "--devices=4", "--nodes=2", "--steps=4", "--data.root=nowhere"]
+    words = [*SMALL, "--images=800", "--devices=4", "--nodes=2", "--steps=6", "--data.root=nowhere"]
     result = subprocess.run(
         [sys.executable, "-m", "smmix_pl.plan", *words],
         cwd=tmp_path,
