@@ -102,7 +102,7 @@ def main() -> None:
     with one_sentence():
         options = parse()
         images = photographs(options.images, options.count)
-        weights = "trained weights" if options.checkpoint else "random weights"
+        weights = f"weights of {options.checkpoint}" if options.checkpoint else "random weights"
         print(f"{device_name(torch.device(options.device))}; {versions()}; {options.precision};")
         print(f"batch {options.batch}, {options.rounds} rounds; {len(images)} images, {weights}\n")
         header = "model", "motivation", "step (ms)", "/ CutMix", "IoU of targets", "of sources"
