@@ -12,7 +12,7 @@ BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars airc
 .DEFAULT_GOAL := help
 .PHONY: help install fit eval compare report demo-mixing dashboard test lint typecheck pytest test-slow
 .PHONY: test-reliability clean
-.PHONY: bench-step bench-mixing bench-table evidence $(BENCHES)
+.PHONY: bench-step bench-mixing bench-motivation bench-table evidence $(BENCHES)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -86,6 +86,11 @@ $(BENCHES): bench-%: install
 evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10 DATA=DIR)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+bench-motivation: install ## Cheaper motivations: step time, and the regions they choose   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
+	@test -n "$(IMAGES)" || { echo "name a folder of photographs: make bench-motivation IMAGES=DIR" >&2; exit 1; }
+	$(BIN)/python benchmarks/motivation.py $(MODELS) --images '$(IMAGES)' \
+		$(if $(filter command line environment,$(origin CKPT)),--checkpoint '$(CKPT)')
 
 bench-table: install ## The rows measured so far, beside the published ones
 	$(BIN)/python benchmarks/reproduce.py --table

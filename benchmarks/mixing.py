@@ -16,7 +16,6 @@ from timing import (
     Steps,
     autocast,
     clocked,
-    device_name,
     interleave,
     median_and_spread,
     table,
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from smmix_pl import CutMix, Mixer, Mixup, SMMix, SMMixModule
 from smmix_pl.mixing import Guide
+from smmix_pl.spans import device_name
 
 SIZE = (224, 224)
 MIXERS = {

@@ -24,7 +24,6 @@ from timing import (
     CLASSES,
     Clocked,
     Steps,
-    device_name,
     interleave,
     median_and_spread,
     table,
@@ -32,6 +31,7 @@ from timing import (
 )
 
 from smmix_pl import CutMix, Mixer, Mixup, NoMix, SMMix, SMMixModule
+from smmix_pl.spans import device_name
 
 SIZE = (224, 224)
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "pvt_tiny", "cait_xxs24_224")
@@ -48,8 +48,8 @@ def main() -> None:
     """Print the table, a model's rows as soon as they are measured."""
     options = parse()
     compiled = ", compiled" if options.compile else ""
-    print(f"{device_name(options.device)}; {versions()}; {options.precision}{compiled};", end=" ")
-    print(f"batch {options.batch}, {options.rounds} rounds\n")
+    print(f"{device_name(torch.device(options.device))}; {versions()};", end=" ")
+    print(f"{options.precision}{compiled}; batch {options.batch}, {options.rounds} rounds\n")
     print(*table("model", "mixing", "step (ms)", "/ CutMix", "images/s", "peak MiB"), sep="\n")
     for name in options.models:
         print(*rows(name, options), sep="\n", flush=True)

@@ -1,8 +1,6 @@
 """How the benchmarks take time: whole training steps, several ways in turn, medians and spread."""
 
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -14,17 +12,11 @@ from smmix_pl import Mixer, SMMixModule
 from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
+from smmix_pl.spans import synchronised
 
 CLASSES = 1000
 Clocked = Callable[[], float]
 """Does something once and gives the seconds that it took."""
-
-
-def device_name(device: str) -> str:
-    """The accelerator's name, or the processor's."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> str:
@@ -39,21 +31,13 @@ def autocast(device: str, precision: str) -> torch.autocast:
     )
 
 
-def synchronise(device: str) -> None:
-    """Wait for the device."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def clocked(action: Callable[[], object], device: str) -> Clocked:
     """The action, timed from an idle device to an idle device."""
 
     def run() -> float:
-        synchronise(device)
-        start = time.perf_counter()
+        start = synchronised(torch.device(device))
         action()
-        synchronise(device)
-        return time.perf_counter() - start
+        return synchronised(torch.device(device)) - start
 
     return run
 

@@ -1,5 +1,6 @@
 """How long the parts of a training step take, without the host waiting for the device."""
 
+import platform
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -82,6 +83,22 @@ def span(name: str) -> Iterator[None]:
         begin = clock.mark()
         yield
         clock.add(Span(name, begin, clock.mark()))
+
+
+def synchronised(device: torch.device) -> float:
+    """The host's clock in seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _passed(mark: Mark) -> bool:

@@ -31,7 +31,7 @@ def originals(folder, part):
 
 
 def test_shards_hold_what_the_folder_holds(folder, tmp_path):
-    write(folder, tmp_path / "shards", shard_mb=0)
+    write(folder, tmp_path / "shards", shard_mb=0.001)
     data = Shards(root=str(tmp_path / "shards"), **SMALL)
     assert data.class_names == ["ant", "bee", "cat"]
     assert len(list((tmp_path / "shards").glob("train-*.tar"))) > 3

@@ -1,59 +1,94 @@
-"""The planner: its arithmetic, and a real measurement."""
+"""Plans: the arithmetic, and the real command on a tiny model."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
-from conftest import TINY_FLAGS, run_cli
+from conftest import TINY_FLAGS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmix_pl.plan import Plan
+from smmix_pl.plan import Plan, expected_seconds, main
 
-COUNTS = st.integers(1, 10**6)
-
-
-@given(COUNTS, COUNTS, st.integers(1, 512), st.floats(0.1, 1e5))
-def test_hours_times_images_per_second_are_the_images(images, epochs, devices, speed):
-    plan = Plan(images, epochs, devices, speed)
-    assert plan.device_hours == pytest.approx(plan.hours * devices)
-    assert plan.hours * 3600 * speed * devices == pytest.approx(images * epochs)
-    assert Plan(images, epochs, 2 * devices, speed).device_hours == plan.device_hours
-
-
-def plan(folder, *words):
-    flags = [word for word in TINY_FLAGS if "num_workers" not in word]
-    return run_cli("-m", "smmix_pl.plan", *words, *flags, cwd=folder, program="python")
+SMALL = ["--config", "deit_t.yaml", *TINY_FLAGS, "--data.batch_size=4", "--trainer.precision=32"]
+plans = st.builds(
+    Plan,
+    seconds=st.floats(1e-4, 1e3),
+    batch=st.integers(1, 512),
+    images=st.integers(512 * 64, 10**7),
+    epochs=st.integers(1, 1000),
+    devices=st.integers(1, 64),
+)
 
 
-def test_a_recipe_is_measured_and_told_in_hours(tmp_path):
-    words = ("--config", "deit_t.yaml", "--devices=4", "--nodes=2", "--steps=5")
-    result = plan(tmp_path, *words, "--data.batch_size=8")
+@given(plans)
+def test_hours_are_images_over_speed_up_to_a_last_batch(plan):
+    seen = plan.images - plan.images % (plan.batch * plan.devices)
+    assert plan.hours * 3600 == pytest.approx(plan.epochs * seen / plan.images_per_second)
+    assert plan.device_hours == pytest.approx(plan.hours * plan.devices)
+
+
+@given(plans, st.integers(2, 8))
+def test_device_hours_do_not_grow_with_devices_and_speed_does(plan, times):
+    more = Plan(plan.seconds, plan.batch, plan.images * times, plan.epochs, plan.devices * times)
+    assert more.images_per_second == pytest.approx(times * plan.images_per_second)
+    assert more.hours == pytest.approx(plan.hours)  # as many images a device
+    assert more.device_hours == pytest.approx(times * plan.device_hours)
+
+
+@given(
+    st.lists(st.floats(1e-4, 10), min_size=1), st.lists(st.floats(1e-4, 10), min_size=1), st.data()
+)
+def test_expected_seconds_lie_between_the_branches(own, other, data):
+    share = data.draw(st.floats(0, 1))
+    expected = expected_seconds({1.0: own, 0.0: other}, share)
+    alone = [expected_seconds({None: times}, share) for times in (own, other)]
+    assert min(alone) * (1 - 1e-9) <= expected <= max(alone) * (1 + 1e-9)
+    assert expected == pytest.approx(share * alone[0] + (1 - share) * alone[1])
+
+
+def test_the_command_measures_real_steps_and_needs_no_data(tmp_path):
+    words = [*SMALL, "--images=800", "--devices=4", "--nodes=2", "--steps=6", "--data.root=nowhere"]
+    result = subprocess.run(
+        [sys.executable, "-m", "smmix_pl.plan", *words],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
-    told = result.stdout
-    assert "vit_tiny_patch16_224 with SMMix, 8 images of 32 x 32 a step" in told
-    assert "mean of 5 (" in told
-    speed = float(re.search(r"([\d.]+) images/s", told)[1])
-    found = re.search(r"300 epochs of 1281167 images on 8 such devices: ([\d.]+) hours", told)
-    assert float(found[1]) == pytest.approx(1281167 * 300 / speed / 8 / 3600, rel=0.1)
-    assert not list(tmp_path.iterdir())  # a plan leaves nothing behind
+    assert "vit_tiny_patch16_224, SMMix, 32 x 32 pixels, 32-true, 4 images" in result.stdout
+    assert "300 epochs of 800 images on 8 devices, assumed 8 times as fast" in result.stdout
+    assert "Data loading, validation and checkpoints are not counted" in result.stdout
+    numbers = re.findall(r"^(\S.*?)  +([\d.]+)$", result.stdout, re.MULTILINE)
+    told = {name: float(value) for name, value in numbers}
+    seconds = told["seconds per step"]
+    assert told["images per second"] == pytest.approx(32 / seconds, rel=1e-3)
+    assert told["hours"] == pytest.approx(300 * 25 * seconds / 3600, rel=1e-3)
+    assert told["device-hours"] == pytest.approx(8 * told["hours"], rel=1e-3)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "sentence"),
     [
-        ((), "no recipe is given; --config deit_t.yaml names one"),
-        (("--config", "digits.yaml"), "of Digits is not known; give --images"),
-        (("--config", "deit_t.yaml", "--devices=0"), "--devices is 0"),
-        (("--config", "deit_x.yaml"), "there is no config 'deit_x.yaml'"),
-        (("--config", "deit_t.yaml", "--model.backbon=x"), "backbon"),
+        ([], "no recipe is named; give --config"),
+        (["--config=deit_x"], "there is no config 'deit_x'.*did you mean"),
+        ([*SMALL, "--devices=0"], "--devices is 0; it must be a finite number, at least 1"),
+        ([*SMALL, "--images=many"], "argument --images: invalid int value: 'many'"),
+        ([*SMALL, "--model.bakbone=x"], "did you mean model.backbone"),
+        ([*SMALL, "--trainer.max_epochs=-1"], "names no trainer.max_epochs"),
+        ([*SMALL, "--steps=2"], "one of the mixer's branches; raise --steps"),
+        ([*SMALL, "--images=3"], "takes 4 images on each of 8 devices"),
     ],
 )
-def test_what_cannot_be_planned_is_told_in_a_sentence(tmp_path, words, told):
-    if words:
-        result = plan(tmp_path, *words)
-    else:
-        result = run_cli("-m", "smmix_pl.plan", cwd=tmp_path, program="python")
-    assert result.returncode == 2, result.stdout
-    [sentence] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert told in sentence
-    assert "Traceback" not in result.stderr
+def test_bad_input_is_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert re.search(sentence, error), error

@@ -110,7 +110,7 @@ def test_the_demonstration_draws_images_of_ones_own(runs, tmp_path):
     result = demo(images, "--checkpoint", checkpoint, "--examples", "2")
     assert result.returncode == 0, result.stderr[-2000:]
     with Image.open(tmp_path / "mixing.png") as picture:
-        assert picture.size == (1440, 624)
+        assert picture.size == (1440, 660)
         assert len(set(picture.convert("L").getdata())) > 50
     for words, told in (
         ((tmp_path / "none", "--checkpoint", checkpoint), "none is not a folder; point IMAGES"),

@@ -148,6 +148,7 @@ def test_every_picture_is_there_for_screen_and_paper(tested):
     folder = tested[0] / "pictures"
     names = {"reliability", "reliability_10", "reliability_scaled", "occlusion", "occlusion_batch"}
     names |= {"shuffle", "fgsm", "pgd", "corruptions", "outliers"}
+    names |= {"confusion", "worst_calibrated", "errors"}
     for ending in ("png", "svg"):
         assert {path.name for path in folder.glob(f"*.{ending}")} == {
             f"test_{name}.{ending}" for name in names

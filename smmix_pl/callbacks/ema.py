@@ -1,5 +1,6 @@
 """An exponential moving average of the weights, validated, tested and saved in their place."""
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -38,7 +39,10 @@ class EMA(EMAWeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights, where they are whole."""
         require_whole_weights(trainer, self)
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            # Of weights that are sharded, which do not come this far
+            warnings.filterwarnings("ignore", ".*doesn't support sharding")
+            super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

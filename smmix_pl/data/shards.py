@@ -27,7 +27,7 @@ def write(
     folder: Path,
     out: Path,
     format: Literal["webdataset", "litdata"] = "webdataset",
-    shard_mb: int = 512,
+    shard_mb: float = 512,
     seed: int = 0,
 ) -> None:
     """Convert a folder of class folders.
@@ -42,7 +42,7 @@ def write(
     Raises:
         InputError: The folder is not laid out so, or ``out`` is in use.
     """
-    in_range("shard_mb", shard_mb, 1, hint="512 is usual")
+    in_range("shard_mb", shard_mb, 0.001, hint="512 is usual")
     in_range("seed", seed, 0)
     names = class_folders(folder / "train")
     for name in names:
@@ -60,9 +60,9 @@ def write(
             order = np.random.default_rng(seed).permutation(len(found))
             samples = [(str(found[i][0]), found[i][1]) for i in order]
             if format == "litdata":
-                write_chunks(samples, out / part, shard_mb * 10**6)
+                write_chunks(samples, out / part, int(shard_mb * 10**6))
             else:
-                write_tars(samples, out, part, shard_mb * 10**6)
+                write_tars(samples, out, part, int(shard_mb * 10**6))
     # Last, so that shards that were written in part do not look whole
     (out / "classes.txt").write_text("\n".join(names) + "\n")
 

@@ -6,7 +6,6 @@ device. Evaluation pixels equal timm's; training pixels are drawn from the same 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 import torch
@@ -54,12 +53,11 @@ class TrainTransform:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if not 0 < low <= high < inf or (name == "scale" and high > 1):
-                limit = " <= 1" if name == "scale" else ""
+        for name, (low, high), most in (("scale", self.scale, 1), ("ratio", self.ratio, 1000)):
+            if not 0 < low <= high <= most:
                 raise InputError(
                     f"train_transform.{name} is [{low}, {high}]; it must satisfy "
-                    f"0 < min <= max{limit}"
+                    f"0 < min <= max <= {most}"
                 )
         for name in ("hflip", "random_erasing"):
             in_range(f"train_transform.{name}", getattr(self, name), 0, 1, "a probability")
