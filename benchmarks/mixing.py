@@ -75,8 +75,8 @@ def main() -> None:
     }
     whole = {f"{name}, step": steps.clocked(mixer) for name, mixer in MIXERS.items()}
     times = interleave(alone | whole, options.rounds)
-    print(f"{device_name(device)}; {versions()}; {options.model}, {options.precision},", end=" ")
-    print(f"batch {options.batch}, {options.rounds} rounds\n")
+    print(f"{device_name(torch.device(device))}; {versions()}; {options.model},", end=" ")
+    print(f"{options.precision}, batch {options.batch}, {options.rounds} rounds\n")
     print(*table("mixing", "alone (ms)", "step (ms)", "share of the step"), sep="\n")
     for name in MIXERS:
         mixing, step = times[f"{name}, mixing"], times[f"{name}, step"]
