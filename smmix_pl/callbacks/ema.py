@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation import on_device
 from smmix_pl.callbacks.sharding import require_whole_weights
+from smmix_pl.checks import in_range
 from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.module import SMMixModule
 
@@ -33,6 +34,7 @@ class EMA(EMAWeightAveraging):
     """
 
     def __init__(self, decay: float = 0.99996, validate_weights: bool = True) -> None:
+        in_range("EMA's decay", decay, 0, 1, hint="DeiT's is 0.99996")
         super().__init__(decay=decay)
         self.validate_weights = validate_weights
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from smmix_pl.callbacks.figures import run_folder, save_figure
 from smmix_pl.callbacks.sharding import require_whole_weights
+from smmix_pl.checks import in_range
 from smmix_pl.data.transforms import denormalise
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 from smmix_pl.mixing.smmix import target_share
@@ -28,6 +29,8 @@ class MixedPictures(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 10, examples: int = 4) -> None:
+        in_range("MixedPictures' every_n_epochs", every_n_epochs, 1)
+        in_range("MixedPictures' examples", examples, 1)
         self.every_n_epochs = every_n_epochs
         self.examples = examples
 
