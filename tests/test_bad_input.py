@@ -261,6 +261,19 @@ RANGES = {
     "occlusion of twice the image": fit(
         "--trainer.callbacks+=Occlusion --trainer.callbacks.ratios=[2]", "ratio 2.0", "(0, 1]"
     ),
+    "average of nothing": fit(
+        "--trainer.callbacks+=EMA --trainer.callbacks.decay=1.5", "decay is 1.5", "in [0, 1]"
+    ),
+    "pictures of nothing": fit(
+        "--trainer.callbacks+=MixedPictures --trainer.callbacks.examples=0",
+        "examples is 0",
+        "at least 1",
+    ),
+    "no errors to keep": fit(
+        "--trainer.callbacks+=ConfidentErrors --trainer.callbacks.count=0",
+        "count is 0",
+        "at least 1",
+    ),
 }
 CONTRADICTIONS = {
     "two sources of weights": fit(
