@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from pydantic import ValidationError
 
 from smmix_pl.commands import WordsParser, one_sentence
 from smmix_pl.errors import InputError
@@ -80,17 +81,18 @@ def main(words: Sequence[str] | None = None) -> None:
             )
             print(options.dry_run)
             return
-        for what, url in save(made).items():
-            print(f"{what}: {url}")
+        check_online()
+        for what, one in made.items():
+            print(f"{what}: {save(what, one)}", flush=True)
 
 
 def split(path: str) -> tuple[str, str]:
-    """Entity and project of ``entity/project``.
+    """Entity and project of ``entity/project``; a project's name may have spaces.
 
     Raises:
         InputError: It is not of that form.
     """
-    found = re.fullmatch(r"([\w.-]+)/([\w.-]+)", path)
+    found = re.fullmatch(r"([\w.-]+)/([^\s/\\#?%:](?:[^/\\#?%:]*[^\s/\\#?%:])?)", path)
     if found is None:
         raise InputError(f"{path!r} names no W&B project; give ENTITY/PROJECT, such as me/smmix_pl")
     return found[1], found[2]
@@ -156,28 +158,60 @@ def as_json(made: Any) -> Any:
     return json.loads(made._to_model().model_dump_json(by_alias=True))
 
 
-def save(made: dict[str, Any]) -> dict[str, str]:
-    """Save at W&B; addresses by what is there.
+def check_online() -> None:
+    """See that W&B can be asked at all, before it is.
 
     Raises:
-        InputError: Nobody is logged in, or W&B refuses.
+        InputError: Nobody is logged in, or W&B was told to stay offline.
     """
-    if not wandb.login(prompt=False, verify=False):
+    known = logged_in()  # first, for it looks at W&B's settings
+    mode = wandb.setup().settings.mode
+    if mode not in ("online", "shared"):
+        raise InputError(
+            f"W&B's mode is {mode} here, and a dashboard is made online; set WANDB_MODE=online "
+            "(--dry_run FILE needs no network)"
+        )
+    if not known:
         raise InputError(
             "W&B knows no account here; run `wandb login`, or set WANDB_API_KEY (--dry_run FILE "
             "needs none)"
         )
-    urls = {}
-    for what, one in made.items():
-        try:
-            one.save()
-        except Exception as error:  # of several libraries for HTTP, GraphQL and W&B
-            raise InputError(
-                f"W&B did not take the {what} ({str(error)[:200]}); is there such a project, "
-                "with a run in it, that this account may write to?"
-            ) from error
-        urls[what] = str(one.url)
-    return urls
+
+
+def logged_in() -> bool:
+    """Whether W&B finds an account here; nobody is asked, and nothing is sent.
+
+    Raises:
+        InputError: W&B does not accept the key or a setting that it finds.
+    """
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except wandb.errors.AuthenticationError as error:
+        raise InputError(
+            f"W&B does not accept the key that it finds ({error}); set it anew, or unset it"
+        ) from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise InputError(
+            f"W&B does not accept WANDB_{str(wrong['loc'][0]).upper()}={wrong['input']} "
+            f"({wrong['msg']}); set it anew, or unset it"
+        ) from error
+
+
+def save(what: str, made: Any) -> str:
+    """Save at W&B, and give the address.
+
+    Raises:
+        InputError: W&B cannot be reached, or refuses.
+    """
+    try:
+        made.save()
+    except Exception as error:  # of several libraries for HTTP, GraphQL and W&B
+        raise InputError(
+            f"W&B did not take the {what} ({str(error)[:200]}); it has to be reachable, and to "
+            "have such a project with a run in it, that this account may write to"
+        ) from error
+    return str(made.url)
 
 
 def library() -> tuple[Any, Any]:

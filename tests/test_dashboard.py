@@ -9,10 +9,15 @@ from smmix_pl.dashboard import COMPARED, PICTURES, SECTIONS
 from smmix_pl.logged import METRICS
 from smmix_pl.logged import PICTURES as LOGGED_PICTURES
 
+KEY = "0" * 40
+"""Of the right length, and nobody's."""
 
-def dashboard(folder, *words):
+
+def dashboard(folder, *words, **env):
     nobody = {"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
-    return run_cli("-m", "smmix_pl.dashboard", *words, cwd=folder, env=nobody, program="python")
+    return run_cli(
+        *("-m", "smmix_pl.dashboard", *words), cwd=folder, env=nobody | env, program="python"
+    )
 
 
 def every(tree, key):
@@ -69,18 +74,55 @@ def test_the_report_compares_groups_by_mean_and_deviation(definition):
     assert all(group["name"] == "group" for group in groups)
 
 
+def told_in_a_sentence(result):
+    """The one sentence of a refusal."""
+    assert result.returncode == 2, result.stderr[-2000:]
+    assert "Traceback" not in result.stderr
+    [sentence] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return sentence
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("me/smmix_pl",), "W&B knows no account here; run `wandb login`"),
         (("smmix_pl",), "'smmix_pl' names no W&B project; give ENTITY/PROJECT"),
+        (("me/mixers/SMMix",), "'me/mixers/SMMix' names no W&B project"),
+        (("me/ ",), "'me/ ' names no W&B project"),
         ((), "ENTITY/PROJECT"),
         (("me/smmix_pl", "--dry_run", "none/out.json"), "none/out.json"),
     ],
 )
 def test_what_is_missing_is_told_in_a_sentence(tmp_path, words, told):
-    result = dashboard(tmp_path, *words)
-    assert result.returncode == 2
-    [sentence] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert told in sentence
-    assert "Traceback" not in result.stderr
+    assert told in told_in_a_sentence(dashboard(tmp_path, *words))
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"WANDB_API_KEY": "short"}, "WANDB_API_KEY invalid: API key must have 40+ characters"),
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, "W&B's mode is offline here"),
+        ({"WANDB_MODE": "later"}, "W&B does not accept WANDB_MODE=later"),
+        (
+            {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "has to be reachable",
+        ),
+    ],
+)
+def test_a_login_that_cannot_work_is_told_in_a_sentence(tmp_path, env, told):
+    assert told in told_in_a_sentence(dashboard(tmp_path, "me/smmix_pl", **env))
+
+
+def test_without_the_library_the_extra_is_named(tmp_path):
+    (tmp_path / "wandb_workspaces.py").touch()  # of the working directory, so it comes first
+    result = dashboard(tmp_path, "me/smmix_pl", "--dry_run", "out.json")
+    assert "pip install 'smmix_pl[dashboard]'" in told_in_a_sentence(result)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_project_may_have_spaces(tmp_path):
+    result = dashboard(tmp_path, "me/my mixers", "--dry_run", "out.json")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads((tmp_path / "out.json").read_text())["report"]["project"]["name"] == (
+        "my mixers"
+    )
