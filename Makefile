@@ -45,8 +45,7 @@ report: install ## One HTML file of one run or several: make report RUNS="FOLDER
 
 dashboard: install ## A W&B workspace and a report: make dashboard PROJECT=ENTITY/PROJECT
 	@test -n "$(PROJECT)" || { echo "name a W&B project: make dashboard PROJECT=ENTITY/PROJECT" >&2; exit 1; }
-	$(BIN)/pip install --quiet --constraint constraints.txt wandb-workspaces
-	$(BIN)/python -m smmix_pl.dashboard $(PROJECT)
+	$(BIN)/python -m smmix_pl.dashboard "$(PROJECT)"
 
 demo-mixing: install ## SMMix, CutMix and Mixup on your images: make demo-mixing IMAGES=FOLDER CKPT=FILE OUT=mixing.png
 	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }

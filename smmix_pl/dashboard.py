@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import wandb
 from pydantic import ValidationError
@@ -22,47 +22,91 @@ from smmix_pl.commands import WordsParser, one_sentence
 from smmix_pl.errors import InputError
 
 STEP = "trainer/global_step"
+
+
+class Section(NamedTuple):
+    """The question that a part of a dashboard answers, how to read it, and the keys that do."""
+
+    question: str
+    reading: str
+    keys: tuple[str, ...]
+
+
+MACHINE = (
+    "system/cpu",
+    "system/memory_percent",
+    "system/gpu.0.gpu",
+    "system/gpu.0.memoryAllocated",
+)
+"""What W&B measures by itself, over time and not over steps."""
 SECTIONS = {
-    "Training": (
+    "Training": Section(
         "Does it learn?",
-        *("train/loss", "train/loss_classification", "train/loss_fine_grained_target"),
-        *("train/loss_fine_grained_source", "train/loss_consistency"),
-        *("lr", "train/grad_norm", "train/weight_norm"),
+        "Losses of different mixers do not compare, since their labels differ: compare validation. "
+        "Fine-grained and consistency losses are SMMix's; of other mixers there are none.",
+        (
+            *("train/loss", "train/loss_classification", "train/loss_fine_grained_target"),
+            *("train/loss_fine_grained_source", "train/loss_consistency"),
+            *("lr", "train/grad_norm", "train/weight_norm"),
+        ),
     ),
-    "Mixing": (
+    "Mixing": Section(
         "What does the mixer do, and where does the model look?",
-        *("train/mixing", "train/branch", "train/lam", "train/region_side"),
+        "The pictures show the attention and the windows that SMMix chooses by it, for other "
+        "mixers too; lam is the share of the target image that the mixer of the run leaves.",
+        ("train/mixing", "train/branch", "train/lam", "train/region_side"),
     ),
-    "Validation": (
+    "Validation": Section(
         "How good is it, and is the average of the weights better than the weights?",
-        *("val/top1", "val/top5", "val/loss"),
-        *("val_weights/top1", "val_weights/top5", "val_weights/loss"),
+        "Where the weights are averaged (EMA), val is the average and val_weights the weights.",
+        (
+            *("val/top1", "val/top5", "val/loss"),
+            *("val_weights/top1", "val_weights/top5", "val_weights/loss"),
+        ),
     ),
-    "Calibration": (
+    "Calibration": Section(
         "Does it know when it is wrong?",
-        *("val/ece", "val_weights/ece", "test/ece", "test/reliability", "test/worst_calibrated"),
+        "ECE is the distance between confidence and accuracy: 0 is best, and the diagram tells "
+        "whether a model trusts itself too much or too little. NLL and Brier score also fall as "
+        "accuracy rises.",
+        (
+            *("val/ece", "val_weights/ece", "test/ece", "test/nll", "test/brier"),
+            *("test/reliability", "test/worst_calibrated"),
+        ),
     ),
-    "Robustness": (
+    "Robustness": Section(
         "How does it take occlusion?",
-        *("test/occlusion_50", "test/occlusion_auc_75", "test/occlusion"),
+        "Accuracy with 25, 50, 75% of the patches dropped at random, and the mean over 0 to 75%.",
+        (
+            *("test/occlusion_25", "test/occlusion_50", "test/occlusion_75"),
+            *("test/occlusion_auc_75", "test/occlusion"),
+        ),
     ),
-    "Errors": (
+    "Errors": Section(
         "What does it confuse?",
-        *("test/top1", "test/worst_class_top1", "test/confusion", "test/errors"),
+        "Compare the worst class with the mean of all, then see which classes are taken for "
+        "which, and the errors that the model was surest of.",
+        ("test/top1", "test/worst_class_top1", "test/confusion", "test/errors"),
     ),
-    "System": (
+    "System": Section(
         "What does it cost?",
-        *("images_per_second", "time/data", "time/motivate", "time/mix", "time/train"),
-        *("memory/peak_gib",),
+        "The speed, the seconds of a step by what they are spent on, and how busy the machine is: "
+        "where time/data is much of a step, the data and not the mixer is what to make faster.",
+        (
+            *("images_per_second", "time/data", "time/motivate", "time/mix", "time/train"),
+            *("memory/peak_gib", *MACHINE),
+        ),
     ),
 }
-"""The question that a section answers, and the keys that do."""
 PICTURES = (
     *("train/mixing", "test/reliability", "test/worst_calibrated", "test/occlusion"),
     *("test/confusion", "test/errors"),
 )
 COMPARED = ("test/top1", "test/ece", "test/occlusion_50", "images_per_second")
 """One bar a group of runs."""
+SHOWN = 60
+"""Runs or groups in a panel: every mixer over some seeds, where W&B would show 10."""
+OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -102,10 +146,19 @@ def workspace(entity: str, project: str) -> Any:
     """The saved view: a section a question, a panel a key."""
     workspaces, _ = library()
     sections = [
-        workspaces.Section(name=name, panels=[panel(key) for key in keys], is_open=True)
-        for name, (_, *keys) in SECTIONS.items()
+        workspaces.Section(name=name, panels=[panel(key) for key in section.keys], is_open=True)
+        for name, section in SECTIONS.items()
     ]
-    return workspaces.Workspace(entity=entity, project=project, name="smmix_pl", sections=sections)
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name="smmix_pl",
+        sections=sections,
+        settings=workspaces.WorkspaceSettings(max_runs=SHOWN),
+        runset_settings=workspaces.RunsetSettings(
+            pinned_columns=[f"summary:{key}" for key in COMPARED]
+        ),
+    )
 
 
 def report(entity: str, project: str) -> Any:
@@ -117,21 +170,18 @@ def report(entity: str, project: str) -> Any:
         runs = reports.Runset(name="by model, mixer and data", groupby=["Group"])
         return reports.PanelGrid(runsets=[runs], panels=panels)
 
-    bars = [
-        reports.BarPlot(
-            title=key, metrics=[key], groupby_aggfunc="mean", groupby_rangefunc="stddev"
-        )
-        for key in COMPARED
-    ]
     blocks = [
+        reports.TableOfContents(),
         reports.H1("Mixers compared"),
         reports.P(
-            "One bar a group of runs that differ in their seed: mean and deviation over seeds."
+            "Which mixer? A group is the runs of one model, mixer and data set: bars and lines are "
+            "the mean over its runs, with their deviation. Give an ablation a group of its own."
         ),
-        grid(bars),
+        grid([bar(key) for key in COMPARED]),
     ]
-    for name, (question, *keys) in SECTIONS.items():
-        blocks += [reports.H2(name), reports.P(question), grid([panel(key) for key in keys])]
+    for name, section in SECTIONS.items():
+        text = reports.P(f"{section.question} {section.reading}")
+        blocks += [reports.H2(name), text, grid([panel(key) for key in section.keys])]
     return reports.Report(
         entity=entity,
         project=project,
@@ -148,9 +198,23 @@ def panel(key: str) -> Any:
     if key in PICTURES:
         return reports.MediaBrowser(title=key, media_keys=[key], num_columns=2)
     if key.startswith("test/"):
-        return reports.BarPlot(title=key, metrics=[key])
-    smoothing = 0.6 if key.startswith("train/loss") else 0.0
-    return reports.LinePlot(title=key, x=STEP, y=[key], smoothing_factor=smoothing)
+        return bar(key)
+    return reports.LinePlot(
+        title=key,
+        x="RelativeTime(Process)" if key in MACHINE else STEP,
+        y=[key],
+        smoothing_factor=0.6 if key.startswith("train/loss") else 0.0,
+        max_runs_to_show=SHOWN,
+        **OVER_SEEDS,
+    )
+
+
+def bar(key: str) -> Any:
+    """A bar a run, or a group of runs where they are grouped."""
+    _, reports = library()
+    return reports.BarPlot(
+        title=key, metrics=[key], max_runs_to_show=SHOWN, max_bars_to_show=SHOWN, **OVER_SEEDS
+    )
 
 
 def as_json(made: Any) -> Any:

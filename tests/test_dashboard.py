@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import run_cli
 
-from smmix_pl.dashboard import COMPARED, PICTURES, SECTIONS
+from smmix_pl import Mixer
+from smmix_pl.dashboard import COMPARED, MACHINE, PICTURES, SECTIONS
 from smmix_pl.logged import METRICS
 from smmix_pl.logged import PICTURES as LOGGED_PICTURES
 
@@ -41,14 +42,28 @@ def definition(tmp_path_factory):
     return json.loads((folder / "out.json").read_text())
 
 
+def plots(part):
+    """The settings of every line plot and bar plot."""
+    configs = [config for config in every(part, "config") if isinstance(config, dict)]
+    return [config for config in configs if config.get("metrics")]
+
+
 def test_every_panel_shows_a_documented_key(definition):
-    for part in ("workspace", "report"):
-        lines = {key for keys in every(definition[part], "metrics") for key in keys}
-        media = {key for keys in every(definition[part], "mediaKeys") for key in keys}
-        assert lines | media >= {key for _, *keys in SECTIONS.values() for key in keys}
-        assert lines <= METRICS.keys()
+    for part in (definition["workspace"], definition["report"]):
+        numbers = {key for plot in plots(part) for key in plot["metrics"]}
+        media = {key for keys in every(part, "mediaKeys") for key in keys}
+        assert numbers | media == {key for section in SECTIONS.values() for key in section.keys}
+        assert numbers - set(MACHINE) <= METRICS.keys()
         assert media == set(PICTURES)
     assert set(PICTURES) == LOGGED_PICTURES.keys()
+
+
+def test_lines_run_over_steps_and_the_machine_over_time(definition):
+    for part in (definition["workspace"], definition["report"]):
+        over = {plot["metrics"][0]: plot["xAxis"] for plot in plots(part) if plot.get("xAxis")}
+        assert {over.pop(key) for key in MACHINE} == {"_runtime"}
+        assert set(over.values()) == {"trainer/global_step"}
+        assert {"train/loss", "val/top1"} <= over.keys()
 
 
 def test_the_workspace_has_the_sections_in_order(definition):
@@ -56,22 +71,28 @@ def test_the_workspace_has_the_sections_in_order(definition):
     assert definition["workspace"]["project"] == "smmix_pl"
     [sections] = every(definition["workspace"]["spec"]["section"]["panelBankConfig"], "sections")
     assert [section["name"] for section in sections] == list(SECTIONS)
-    for section, (_, *keys) in zip(sections, SECTIONS.values(), strict=True):
-        assert len(section["panels"]) == len(keys)
+    for section, ours in zip(sections, SECTIONS.values(), strict=True):
+        assert len(section["panels"]) == len(ours.keys)
 
 
 def test_the_report_compares_groups_by_mean_and_deviation(definition):
     text = json.dumps(definition["report"])
-    for question, *_ in SECTIONS.values():
-        assert question in text
-    configs = every(definition["report"], "config")
-    bars = [one for one in configs if isinstance(one, dict) and one.get("metrics")]
-    compared = [bar for bar in bars if bar["metrics"][0] in COMPARED and bar.get("groupAgg")]
-    assert {bar["metrics"][0] for bar in compared} == set(COMPARED)
-    assert {(bar["groupAgg"], bar["groupArea"]) for bar in compared} == {("mean", "stddev")}
+    for section in SECTIONS.values():
+        assert section.question in text
+        assert section.reading in text
+    compared = plots(definition["report"])
+    assert {plot["metrics"][0] for plot in compared[: len(COMPARED)]} == set(COMPARED)
+    assert {(plot["groupAgg"], plot["groupArea"]) for plot in compared} == {("mean", "stddev")}
     groups = [name for group in every(definition["report"], "grouping") for name in group]
-    assert groups
+    assert len(groups) == 1 + len(SECTIONS)
     assert all(group["name"] == "group" for group in groups)
+
+
+def test_every_mixer_over_some_seeds_finds_room_in_a_panel(definition):
+    enough = 4 * len(Mixer.__subclasses__())
+    for part in (definition["workspace"], definition["report"]):
+        for plot in plots(part):
+            assert plot["limit"] >= enough, plot["metrics"]
 
 
 def told_in_a_sentence(result):
