@@ -3,8 +3,9 @@
     python -m smmix_pl.dashboard ENTITY/PROJECT
     python -m smmix_pl.dashboard ENTITY/PROJECT --dry_run dashboard.json    # no network, no login
 
-Every panel shows keys of `smmix_pl.logged`. Runs are grouped as `smmix_pl.loggers` names them: by
-model, mixer and data set, so that lines and bars are means over seeds.
+Panels show keys of `smmix_pl.logged`, and what W&B measures of the machine. The report goes by
+W&B's groups, which `smmix_pl.loggers` names after model, mixer and data set, so that its lines and
+bars are means over seeds.
 """
 
 import argparse
