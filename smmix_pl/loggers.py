@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import wandb
 from lightning.pytorch import loggers
+from lightning.pytorch.utilities import rank_zero_warn
 
 ID_FILE = ".wandb_id"
 
@@ -31,7 +32,7 @@ class WandbLogger(loggers.WandbLogger):
         **kwargs: Any,
     ) -> None:
         if mode == "auto":
-            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+            mode = "online" if _logged_in() else "offline"
         mode = os.environ.get("WANDB_MODE", mode)  # type: ignore[assignment]
         os.makedirs(save_dir, exist_ok=True)
         # W&B writes to the disk every 15 seconds, and a killed run loses what was logged since
@@ -65,3 +66,11 @@ class WandbLogger(loggers.WandbLogger):
         file = folder / ID_FILE
         if file.is_file() and not self._wandb_init.get("id"):
             self._wandb_init["id"] = self._id = file.read_text().strip()
+
+
+def _logged_in() -> bool:
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except (wandb.Error, ValueError) as error:  # a key that cannot be one
+        rank_zero_warn(f"W&B does not accept the key that it finds ({error}); the run is offline")
+        return False

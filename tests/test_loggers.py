@@ -153,3 +153,17 @@ def test_a_killed_run_loses_nothing_that_was_logged_seconds_before(tmp_path):
 
 def test_the_table_of_the_readme_is_the_one_in_the_code():
     assert markdown() in (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_a_key_that_cannot_be_one_leaves_the_run_offline(tmp_path):
+    """In a process of its own, as W&B keeps what it knows of logins."""
+    code = (
+        "import warnings; warnings.simplefilter('default')\n"
+        "from smmix_pl.loggers import WandbLogger\n"
+        "WandbLogger(save_dir='.').experiment.finish()\n"
+    )
+    environment = nobody(tmp_path) | {"WANDB_API_KEY": "short"}
+    result = run_cli("-c", code, cwd=tmp_path, env=environment, program="python")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stderr.count("UserWarning: W&B does not accept the key") == 1
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
