@@ -72,7 +72,10 @@ def run_cli(
     *words: object, cwd: Path, env: dict[str, str | None] | None = None, program: str = "lightning"
 ) -> subprocess.CompletedProcess:
     """An installed program in a process of its own; W&B is off, and None unsets a variable."""
+    # A test in this process that made a group of ranks has left its address behind
+    group = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    clean = {key: value for key, value in clean.items() if key not in group}
     clean |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | (env or {})
     return subprocess.run(
         [str(Path(sys.executable).parent / program), *map(str, words)],

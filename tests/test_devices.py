@@ -154,6 +154,7 @@ def test_what_needs_whole_weights_is_refused_where_they_are_sharded(callback):
     )
     with pytest.raises(InputError, match=f"{type(callback).__name__} needs whole weights"):
         trainer.fit(module(), DataLoader(images(1), BATCH))
+    torch.distributed.destroy_process_group()
 
 
 def test_the_machines_of_the_readme_keep_the_global_batch():
