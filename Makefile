@@ -8,11 +8,12 @@ export WANDB_SILENT ?= true
 # stopped, on whatever devices there are. VARIANT=reduced is the variant that was published;
 # SEEDS="0 1 2"; SMOKE=1 takes generated data and a few steps.
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
+SPEEDS := $(addprefix bench-,step mixing mixers backbones loading evaluation)
 
 .DEFAULT_GOAL := help
 .PHONY: help install fit eval compare report demo-mixing dashboard test lint typecheck pytest test-slow
 .PHONY: test-reliability clean
-.PHONY: bench-step bench-mixing bench-motivation bench-table evidence $(BENCHES)
+.PHONY: bench-motivation bench-table evidence $(BENCHES) $(SPEEDS)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -85,6 +86,15 @@ $(BENCHES): bench-%: install
 evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10 DATA=DIR)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+bench-step: ## A training step by way of mixing, CPU or GPU   (ARGS="--precision bf16 --compile --reference PATH")
+bench-mixing: ## The mixing alone, as a share of the step
+bench-mixers: ## A step of every mixer, and what it asks of the model
+bench-backbones: ## Every backbone: parameters, GMACs, tokens, step
+bench-loading: ## The loader beside timm's   (ARGS=FOLDER)
+bench-evaluation: ## One pass of occlusion beside eleven; time and memory of calibration
+$(SPEEDS): bench-%: install
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 bench-motivation: install ## Cheaper motivations: step time, and the regions they choose   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
 	@test -n "$(IMAGES)" || { echo "name a folder of photographs: make bench-motivation IMAGES=DIR" >&2; exit 1; }

@@ -1,13 +1,16 @@
 """Does SMMix beat its peers on real images, and which of its parts does it?
 
 python benchmarks/evidence.py digits [--seeds 0 1 2] [--jobs 2]
+python benchmarks/evidence.py cifar10_small --data DIR [--equal-time CutMix Mixup+CutMix]
 python benchmarks/evidence.py cifar10 --data DIR
 
-Every method trains the same recipe (configs/digits.yaml, configs/cifar10_deit_t.yaml) from
-the same seeds; only the mixer differs. A run lies in runs/evidence/SET/METHOD/seed_S and is not
-trained again, so this can be done in parts. Prints a Markdown table of mean and sample standard
-deviation over seeds, and writes it with a figure to --out. Images per second are the median of the
-training steps': they compare where nothing else runs, with --jobs 1.
+Every method trains the same recipe (configs/digits.yaml, configs/cifar10_small.yaml,
+configs/cifar10_deit_t.yaml) from the same seeds; only the mixer differs. A run lies in
+runs/evidence/SET/METHOD/seed_S and is not trained again, so this can be done in parts. Prints a
+Markdown table of mean and sample standard deviation over seeds, and writes it with a figure to
+--out. Images per second are the median of the training steps', loading included: they compare where
+nothing else runs. --equal-time trains methods once more, for as many epochs as take SMMix's time by
+those speeds.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matplotlib.figure import Figure
 
 from smmix_pl.plots.style import look, tidy
@@ -43,7 +47,11 @@ METHODS: dict[str, list[str]] = {
     ],
     "SMMix, no consistency loss": [*SMMIX, "--model.mixer.consistency", "false"],
 }
-RECIPES = {"digits": "digits.yaml", "cifar10": "cifar10_deit_t.yaml"}
+RECIPES = {
+    "digits": "digits.yaml",
+    "cifar10_small": "cifar10_small.yaml",
+    "cifar10": "cifar10_deit_t.yaml",
+}
 MEASURES = {
     "top1": "top-1 (%)",
     "ece": "ECE (%)",
@@ -61,13 +69,9 @@ def main() -> None:
     """Train what is missing, then tell."""
     options = parse()
     place = Path("runs/evidence") / options.set
-    runs = [(method, seed) for seed in options.seeds for method in options.methods]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda one: train(*one, place, options), runs))
-    found = {
-        method: [measures(run_folder(place, method, seed)) for seed in options.seeds]
-        for method in options.methods
-    }
+    found = run({method: METHODS[method] for method in options.methods}, place, options)
+    if options.equal_time:
+        found |= run(longer(options.equal_time, found, place), place, options)
     text = table(found)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -82,13 +86,43 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds the data set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--equal-time", nargs="+", default=[], choices=METHODS, metavar="METHOD")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--flags", default="", help="further words for every run, in one string")
     options = parser.parse_args()
     if options.set != "digits" and not (options.data and options.data.is_dir()):
         parser.error(f"{options.set} needs its data: --data DIR; {options.data} is no folder")
+    missing = {"SMMix", *options.equal_time} - set(options.methods)
+    if options.equal_time and missing:
+        parser.error(f"--equal-time compares speeds with those of {missing}: add to --methods")
     return options
+
+
+def run(methods: dict[str, list[str]], place: Path, options: argparse.Namespace) -> Found:
+    """Train each method with each seed, unless that has been done, and read what was found."""
+    runs = [(method, seed) for seed in options.seeds for method in methods]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda one: train(*one, methods[one[0]], place, options), runs))
+    return {
+        method: [measures(run_folder(place, method, seed)) for seed in options.seeds]
+        for method in methods
+    }
+
+
+def longer(methods: list[str], found: Found, place: Path) -> dict[str, list[str]]:
+    """The same methods, for as many epochs as take SMMix's time."""
+    [config, *_] = (place / "SMMix").glob("seed_*/config.yaml")
+    epochs = yaml.safe_load(config.read_text())["trainer"]["max_epochs"]
+    speed = {
+        name: statistics.median(seed["images_per_second"] for seed in seeds)
+        for name, seeds in found.items()
+    }
+    more = {method: round(epochs * speed[method] / speed["SMMix"]) for method in methods}
+    return {
+        f"{method}, {count} epochs": [*METHODS[method], "--trainer.max_epochs", str(count)]
+        for method, count in more.items()
+    }
 
 
 def run_folder(place: Path, method: str, seed: int) -> Path:
@@ -96,7 +130,9 @@ def run_folder(place: Path, method: str, seed: int) -> Path:
     return place / method.replace(" ", "_").replace(",", "") / f"seed_{seed}"
 
 
-def train(method: str, seed: int, place: Path, options: argparse.Namespace) -> None:
+def train(
+    method: str, seed: int, flags: list[str], place: Path, options: argparse.Namespace
+) -> None:
     """Train and test one run, unless that has been done."""
     folder = run_folder(place, method, seed)
     if (folder / "results.json").exists():
@@ -108,7 +144,7 @@ def train(method: str, seed: int, place: Path, options: argparse.Namespace) -> N
     }
     command = [
         *(sys.executable, "-m", "smmix_pl", "fit", "--config", RECIPES[options.set]),
-        *METHODS[method],
+        *flags,
         *("--seed_everything", str(seed), "--trainer.logger", json.dumps(logger)),
         *("--test_after_fit", "true", "--trainer.enable_progress_bar", "false"),
         *(["--data.root", str(options.data)] if options.data else []),

@@ -72,17 +72,23 @@ def input_error(error: BaseException | None) -> Exception | None:
     if error is None and isinstance(outermost, OSError) and outermost.errno in DISK:
         file = outermost.filename or "the run's folder"
         return InputError(f"{file} cannot be used ({outermost.strerror}); look at disk and rights")
-    if error is None and outermost is not None and _raised_by_lightning(outermost):
-        return InputError(f"Lightning refuses this: {outermost}; SMMIX_DEBUG=1 shows where")
+    if error is None and outermost is not None:
+        if _raised_by(outermost, "lightning"):
+            return InputError(f"Lightning refuses this: {outermost}; SMMIX_DEBUG=1 shows where")
+        if _raised_by(outermost, "torch.optim") and "loaded state dict" in str(outermost):
+            return InputError(
+                f"the checkpoint's optimiser is another one ({outermost}); use the config it was "
+                "trained with, or start from its weights with --model.init_from"
+            )
     return error
 
 
-def _raised_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning's own code says that it is not used rightly; it has no type for that."""
+def _raised_by(error: BaseException, package: str) -> bool:
+    """Whether a package's own code says that it is not used rightly; it has no type for that."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error) not in (ValueError, RuntimeError) or not frames:
         return False
-    return str(frames[-1].f_globals.get("__name__")).startswith("lightning.")
+    return str(frames[-1].f_globals.get("__name__")).startswith(f"{package}.")
 
 
 def last_good(error: BaseException) -> str:

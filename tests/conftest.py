@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,17 @@ def tiny_module() -> SMMixModule:
         backbone="vit_tiny_patch16_224",
         backbone_args=TINY,
     )
+
+
+def refusal(program: Callable[[list[str]], None], words: Iterable[object], capsys) -> str:
+    """The one sentence with which a program of this package, run in this process, refuses."""
+    with pytest.raises(SystemExit) as stop:
+        program([str(word) for word in words])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    [sentence] = [line for line in told.splitlines() if line.startswith("error: ")]
+    return sentence
 
 
 def run_cli(

@@ -102,6 +102,22 @@ def test_only_a_tapped_block_leaves_the_fused_kernel(tiny_backbone):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("with_attention", [False, True])
+def test_bf16_on_a_cpu_is_unfused_and_says_the_same(tiny_backbone, with_attention):
+    calls = []
+    for block in tiny_backbone.model.blocks:
+        block.attn.attn_drop.register_forward_pre_hook(lambda *_: calls.append(1))
+    precise = tiny_backbone.features(IMAGES, with_attention).logits
+    calls.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = tiny_backbone.features(IMAGES, with_attention).logits
+    assert len(calls) == len(tiny_backbone.model.blocks)
+    torch.testing.assert_close(rounded.float(), precise, atol=0.02, rtol=0.02)
+    calls.clear()
+    assert torch.equal(tiny_backbone.features(IMAGES, with_attention).logits, precise)
+    assert len(calls) == with_attention  # in float32 fused attention is back
+
+
 def test_gradients_reach_the_weights_under_autocast_after_a_guide(tiny_backbone):
     with torch.autocast("cpu", torch.bfloat16):
         tiny_backbone.guide(IMAGES)

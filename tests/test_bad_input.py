@@ -230,6 +230,7 @@ RANGES = {
     "negative weight of a loss": fit("--model.fine_grained_weight=-1", "is -1", "at least 0"),
     "NaN for a weight of a loss": fit("--model.consistency_weight=.nan", "is nan", "finite"),
     "all held out": fit("--data.held_out=1", "data.held_out is 1.0", "[0, 1)"),
+    "repeated for ever": fit("--data.repeats=1000000000000", "data.repeats is", "[1, 1000]"),
     "nothing to train on": fit("--data.train_share=0", "data.train_share is 0.0", "(0, 1]"),
     "more shots than images": fit("--data.shots=9999", "data.shots is 9999", "lower data.shots"),
     "deviation of 0": fit("--data.std=[0,1,1]", "data.std is 0", "[1e-06, ", "[0, 1]"),
@@ -356,6 +357,9 @@ CHECKPOINTS = {
         RESUME,
         ("global_step is missing or damaged", "--model.init_from"),
         checkpoint(lambda old: old.update(global_step="many")),
+    ),
+    "going on with another optimiser": Case(
+        f"{RESUME} --model.optim.weight_decay=0", ("optimiser is another one", "--model.init_from")
     ),
     "missing weights to start from": fit("--model.init_from=gone.pth", "gone.pth", ".safetensors"),
     "broken safetensors to start from": Case(

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from conftest import run_cli
+from conftest import refusal, run_cli
 
 from smmix_pl import Mixer
-from smmix_pl.dashboard import COMPARED, MACHINE, PICTURES, SECTIONS
+from smmix_pl.dashboard import COMPARED, MACHINE, PICTURES, SECTIONS, main
 from smmix_pl.logged import METRICS
 from smmix_pl.logged import PICTURES as LOGGED_PICTURES
 
@@ -106,7 +106,6 @@ def told_in_a_sentence(result):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("me/smmix_pl",), "W&B knows no account here; run `wandb login`"),
         (("smmix_pl",), "'smmix_pl' names no W&B project; give ENTITY/PROJECT"),
         (("me/mixers/SMMix",), "'me/mixers/SMMix' names no W&B project"),
         (("me/ ",), "'me/ ' names no W&B project"),
@@ -114,13 +113,15 @@ def told_in_a_sentence(result):
         (("me/smmix_pl", "--dry_run", "none/out.json"), "none/out.json"),
     ],
 )
-def test_what_is_missing_is_told_in_a_sentence(tmp_path, words, told):
-    assert told in told_in_a_sentence(dashboard(tmp_path, *words))
+def test_what_is_missing_is_told_in_a_sentence(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert told in refusal(main, words, capsys)
 
 
 @pytest.mark.parametrize(
     ("env", "told"),
     [
+        ({}, "W&B knows no account here; run `wandb login`"),
         ({"WANDB_API_KEY": "short"}, "WANDB_API_KEY invalid: API key must have 40+ characters"),
         ({"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, "W&B's mode is offline here"),
         ({"WANDB_MODE": "later"}, "W&B does not accept WANDB_MODE=later"),

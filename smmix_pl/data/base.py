@@ -92,7 +92,7 @@ class ImageData(Loaders, ABC):
     ) -> None:
         super().__init__()
         _check_positive("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
-        _check_positive("repeats", repeats, "1 turns repeated augmentation off")
+        in_range("data.repeats", repeats, 1, 1000, "DeiT takes 3, and 1 turns them off")
         _check_positive("shots", 1 if shots is None else shots, "null trains on all images")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_positive("image_size", min(height, width), "DeiT takes 224")

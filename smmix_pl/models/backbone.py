@@ -99,6 +99,7 @@ class Backbone(nn.Module):
         self.guide_mode = guide_mode
         self.compiled = compile
         self.tap = AttentionTap(self.model, attention)
+        self.fusable = [module for module in self.model.modules() if _is_fused(module)]
         self.grid, width = self._probe(name, image_size)
         self.guide_size = None if guide_size is None else to_2tuple(guide_size)
         if self.guide_size is not None and min(self.guide_size) < 1:
@@ -114,6 +115,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits ``(B, K)`` of images ``(B, C, H, W)``; all that evaluation needs."""
+        self._choose_kernels(images)
         logits: Tensor = self.model(images)
         return logits
 
@@ -133,6 +135,7 @@ class Backbone(nn.Module):
             images: Normalised images.
             with_attention: Also read the attention map, for which the last block runs unfused.
         """
+        self._choose_kernels(images)
         if not with_attention:
             return self._run(Backbone._features, images)
         with self.tap.record() as maps:
@@ -166,6 +169,7 @@ class Backbone(nn.Module):
         # makes of a guide may go into a loss.
         mode = evaluating(self.model) if self.guide_mode == "eval" else nullcontext()
         with span("motivate"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
+            self._choose_kernels(images)
             # The short pass leaves out what its last block drops in train mode
             if self.guide_block is not None or (
                 self.guide_mode == "eval" and find_short_pass(self.model) is not None
@@ -180,6 +184,17 @@ class Backbone(nn.Module):
         """Parameters that the timm model asks to keep out of weight decay."""
         names = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else set()
         return {f"model.{name}" for name in names}
+
+    def _choose_kernels(self, images: Tensor) -> None:
+        """Fused attention as timm chose it, but not in bf16 on a CPU.
+
+        There torch's fused kernel takes longer than what it saves: see benchmarks/README.md.
+        """
+        device = images.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else images.dtype
+        for module in self.fusable:
+            module.fused_attn = device != "cpu" or dtype != torch.bfloat16
 
     def _features(self, images: Tensor) -> Features:
         features = self.model.forward_features(images)
@@ -279,6 +294,10 @@ class Backbone(nn.Module):
                 "set model.attention to tokens"
             )
         return grid, tokens.shape[2]
+
+
+def _is_fused(module: nn.Module) -> bool:
+    return bool(getattr(module, "fused_attn", False))
 
 
 @cache

@@ -1,6 +1,6 @@
 """What does the evaluation cost? Prints two Markdown tables.
 
-python benchmarks/evaluation_cost.py [--model deit_tiny_patch16_224] [--images 64] [--batch 16]
+python benchmarks/evaluation.py [--model deit_tiny_patch16_224] [--images 64] [--batch 16]
     [--rounds 5] [--resolution 224] [--predictions 50000 1000000] [--classes 1000]
 
 Occlusion: wall time of 11 ratios in one pass, as the callback does it, over that of 11 passes with
