@@ -57,6 +57,8 @@ class SMMixModule(LightningModule):
         label_smoothing: In [0, 1).
         fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
         consistency_weight: Weight of the consistency loss (the paper: 1).
+        soft_start_epochs: Epochs over which both weights rise from 0 to their values, an epoch at a
+            time; 0 for the same weights throughout (the paper).
         token_head: ``own`` or ``shared`` with the class head; see `Backbone`.
         attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
             the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
@@ -85,6 +87,7 @@ class SMMixModule(LightningModule):
         label_smoothing: float = 0.1,
         fine_grained_weight: float = 1.0,
         consistency_weight: float = 1.0,
+        soft_start_epochs: int = 0,
         token_head: Literal["own", "shared"] = "own",
         attention: Queries | None = None,
         guide_precision: Literal["training", "float32"] = "training",
@@ -99,6 +102,7 @@ class SMMixModule(LightningModule):
             raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
         in_range("model.fine_grained_weight", fine_grained_weight, 0)
         in_range("model.consistency_weight", consistency_weight, 0)
+        in_range("model.soft_start_epochs", soft_start_epochs, 0)
         if pretrained and init_from:
             raise InputError(f"model.pretrained and model.init_from={init_from}: give one of them")
         if guide_block is not None and mixer.reads_logits:
@@ -136,6 +140,9 @@ class SMMixModule(LightningModule):
             "fine_grained_source": fine_grained_weight / 2,
             "consistency": consistency_weight,
         }
+        self.soft_start_epochs = soft_start_epochs
+        self.lent_motivator: tuple[Backbone] | None = None
+        """Motivates in the backbone's place; in a tuple, so that it is no part of this module."""
         self.optim = optim
         self.fitting = False
         self.mixing = ""
@@ -188,11 +195,12 @@ class SMMixModule(LightningModule):
         # Stochastic depth and dropout; each rank has its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
+        motivator = self.lent_motivator[0] if self.lent_motivator else self.backbone
         with torch.no_grad(), span("mix"):
-            mixed = self.mixer(images, labels, self.backbone, self._batch_rng(batch_idx))
+            mixed = self.mixer(images, labels, motivator, self._batch_rng(batch_idx))
         self.mixing = _mixing(self.mixer, mixed)
         losses = self.losses(mixed)
-        loss = weighted_sum(losses, self.loss_weights)
+        loss = weighted_sum(losses, self._weights_now())
         self.loss = loss.detach()
         self._log_step(loss, losses, mixed)
         return loss
@@ -299,6 +307,13 @@ class SMMixModule(LightningModule):
         The global step would stand still while gradients accumulate; epoch and batch index do not.
         """
         return np.random.default_rng((run_seed(), self.current_epoch, batch_idx))
+
+    def _weights_now(self) -> dict[str, float]:
+        """The extra losses' weights in this epoch."""
+        if self.current_epoch >= self.soft_start_epochs:
+            return self.loss_weights
+        risen = self.current_epoch / self.soft_start_epochs
+        return {name: risen * weight for name, weight in self.loss_weights.items()}
 
     def _evaluate(
         self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric

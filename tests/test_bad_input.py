@@ -228,6 +228,7 @@ RANGES = {
     "negative last rate": fit("--model.optim.min_lr=-1", "optim.min_lr is -1", "at least 0"),
     "all smoothed": fit("--model.label_smoothing=1", "label_smoothing is 1.0", "[0, 1)"),
     "negative weight of a loss": fit("--model.fine_grained_weight=-1", "is -1", "at least 0"),
+    "negative soft start": fit("--model.soft_start_epochs=-1", "is -1", "at least 0"),
     "NaN for a weight of a loss": fit("--model.consistency_weight=.nan", "is nan", "finite"),
     "all held out": fit("--data.held_out=1", "data.held_out is 1.0", "[0, 1)"),
     "repeated for ever": fit("--data.repeats=1000000000000", "data.repeats is", "[1, 1000]"),

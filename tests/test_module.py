@@ -125,6 +125,20 @@ def test_weights_scale_the_losses(tmp_path):
         assert step["train/loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_weights_of_the_extra_losses_rise_by_epoch(tmp_path):
+    recorder = Recorder()
+    seed_everything(0)
+    model = module(SMMix(switch_prob=1), consistency_weight=3.0, soft_start_epochs=2)
+    trainer(tmp_path, max_epochs=4, limit_train_batches=2, callbacks=[recorder]).fit(
+        model, digits()
+    )
+    for step, share in zip(recorder.steps, (0, 0, 0.5, 0.5, 1, 1, 1, 1), strict=True):
+        fine_grained = sum(step[f"train/loss_{name}"] for name in FINE_GRAINED) / 2
+        extra = fine_grained + 3 * step["train/loss_consistency"]
+        expected = step["train/loss_classification"] + share * extra
+        assert step["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def mixing_of(tmp_path, seed, **arguments):
     recorder = Recorder()
     seed_everything(seed)
@@ -221,6 +235,22 @@ def test_weights_and_their_average_are_both_validated(tmp_path):
         if stage == "val_weights":
             assert found["val_weights/ece"] == pytest.approx(expected["val/ece"])
     assert found["val/loss"] != found["val_weights/loss"]
+
+
+def test_the_average_motivates_in_the_weights_place(tmp_path):
+    def losses(*callbacks):
+        recorder = Recorder()
+        seed_everything(0)
+        fit = trainer(tmp_path, max_steps=6, callbacks=[recorder, *callbacks])
+        fit.fit(module(SMMix(switch_prob=1)), digits())
+        return [step["train/loss_consistency"] for step in recorder.steps]
+
+    weights = losses()
+    assert losses(EMA(decay=0.9)) == weights
+    assert losses(EMA(decay=0, motivates=True)) == weights  # an average over the last step alone
+    averaged = losses(EMA(decay=0.9, motivates=True))
+    assert averaged[:2] == weights[:2]  # the average begins as the weights after the first step
+    assert set(averaged[2:]).isdisjoint(weights)
 
 
 def test_a_checkpoint_loads_in_python(tmp_path):

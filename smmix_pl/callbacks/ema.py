@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation import on_device
@@ -18,8 +19,8 @@ from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.module import SMMixModule
 
 
-class EMA(EMAWeightAveraging):
-    """Lightning's EMAWeightAveraging, whose average also survives a test after fit.
+class EMA(WeightAveraging):
+    """Lightning's WeightAveraging by an exponential average, which also survives a test after fit.
 
     A checkpoint's ``state_dict`` is the average; the raw weights beside it are for training alone.
     Lightning's callback, once it has trained, loads the raw weights for a test in the same process,
@@ -31,12 +32,17 @@ class EMA(EMAWeightAveraging):
     Args:
         decay: Share of the average that stays at each step; DeiT's is 0.99996.
         validate_weights: Validate the raw weights as well.
+        motivates: Let the average motivate SMMix, and any mixer that reads unmixed images, in place
+            of the weights under training (not in the paper).
     """
 
-    def __init__(self, decay: float = 0.99996, validate_weights: bool = True) -> None:
+    def __init__(
+        self, decay: float = 0.99996, validate_weights: bool = True, motivates: bool = False
+    ) -> None:
         in_range("EMA's decay", decay, 0, 1, hint="DeiT's is 0.99996")
-        super().__init__(decay=decay)
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.validate_weights = validate_weights
+        self.motivates = motivates
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights, where they are whole."""
@@ -45,6 +51,18 @@ class EMA(EMAWeightAveraging):
             # Of weights that are sharded, which do not come this far
             warnings.filterwarnings("ignore", ".*doesn't support sharding")
             super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lend the average to the mixer."""
+        if self.motivates:
+            assert self._average_model is not None
+            average = cast(SMMixModule, self._average_model.module)
+            cast(SMMixModule, pl_module).lent_motivator = (average.backbone,)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in the weights' place for good."""
+        cast(SMMixModule, pl_module).lent_motivator = None
+        super().on_train_end(trainer, pl_module)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
