@@ -83,9 +83,9 @@ $(BENCHES): bench-%: install
 	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
 		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS))
 
-evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10 DATA=DIR)
+evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10_small DATA=DIR, cifar10_few, cifar10)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
-		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 bench-step: ## A training step by way of mixing, CPU or GPU   (ARGS="--precision bf16 --compile --reference PATH")
 bench-mixing: ## The mixing alone, as a share of the step

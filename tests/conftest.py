@@ -1,9 +1,10 @@
 """Shared fixtures: a tiny backbone, real image folders, the command line."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,16 @@ TINY_FLAGS = [
     "--data.num_workers=0",
     "--trainer.accelerator=cpu",
 ]
+
+
+@pytest.fixture(autouse=True)
+def heard_loggers() -> Iterator[None]:
+    """A program that a test runs in this process may silence Lightning: for that test alone."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def write_image_folder(root: Path, classes=("ant", "bee", "cat"), per_class=4, size=40) -> Path:
