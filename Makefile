@@ -38,7 +38,9 @@ compare: install ## Runs side by side: make compare RUNS="runs/digits/version_1 
 	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }
 	$(BIN)/python -m smmix_pl.compare $(RUNS)
 
-RUNS_OR_NEWEST = $(or $(RUNS),$(shell ls -td runs/digits/version_* 2>/dev/null | head -n 1))
+# The newest run that trained; a test alone has no checkpoints
+NEWEST = $(patsubst %/checkpoints,%,$(shell ls -td runs/digits/version_*/checkpoints 2>/dev/null | head -n 1))
+RUNS_OR_NEWEST = $(or $(RUNS),$(NEWEST))
 
 report: install ## One HTML file of one run or several: make report RUNS="FOLDER NAME=FOLDER" OUT=report.html
 	@test -n "$(RUNS_OR_NEWEST)" || { echo "there is no run under runs/digits; name folders: make report RUNS=FOLDER" >&2; exit 1; }
@@ -81,7 +83,7 @@ bench-cub: ## CUB-200, ViT-B: top-1, published 88.35
 bench-imagenet: ## ImageNet-1k, DeiT-S: top-1, occlusion and ECE, published 79.36, 79.32, 6.53
 $(BENCHES): bench-%: install
 	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
-		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS))
+		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 evidence: install ## SMMix, its peers and its parts at one schedule   (SET=digits, or SET=cifar10_small DATA=DIR, cifar10_few, cifar10)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \

@@ -120,6 +120,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.set != "digits" and not (options.data and options.data.is_dir()):
         parser.error(f"{options.set} needs its data: --data DIR; {options.data} is no folder")
+    if options.set == "digits" and options.data:
+        parser.error("the digits need no data; name the set that --data holds (SET=cifar10_small)")
     missing = {"SMMix", *options.equal_time} - set(options.methods)
     if options.equal_time and missing:
         parser.error(f"--equal-time compares speeds with those of {missing}: add to --methods")

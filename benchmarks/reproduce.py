@@ -57,13 +57,16 @@ class Target:
     published: list[Published]
     differences: list[str] = field(default_factory=list)
 
-    def values(self) -> dict[str, float]:
-        """Published numbers in [0, 1] under our names; accuracy at 0% occlusion is ``top1``."""
-        found: dict[str, float] = {}
+    def values(self) -> list[tuple[str, float]]:
+        """Published numbers under our names; accuracy at 0% occlusion is ``top1``.
+
+        Each is a pair of name and value in [0, 1], as one metric may have been published twice.
+        """
+        found: list[tuple[str, float]] = []
         for row in self.published:
             if row.occlusion:
-                found.setdefault("top1", row.occlusion[0] / 100)
-            found |= row.values()
+                found.append(("top1", row.occlusion[0] / 100))
+            found += row.values().items()
         return found
 
 
@@ -155,12 +158,12 @@ def run(target: Target, options: argparse.Namespace, folder: Path, seed: int) ->
     """Train and test one seed, as far as that has not been done; the folder with the results."""
     if (folder / "test" / "results.json").exists():
         return folder / "test"
-    devices = max(1, torch.cuda.device_count())
+    devices = usable_devices(target.batch, torch.cuda.device_count())
     settings = run_settings(target, options, folder, seed, devices)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    names = [*target.configs, *(["with/reduced.yaml"] if options.variant == "reduced" else [])]
-    configs = [word for name in (*names, folder / "run.yaml") for word in ("--config", str(name))]
+    names = (*configs_of(target, options.variant), folder / "run.yaml")
+    configs = [word for name in names for word in ("--config", str(name))]
     flags = smoke_data.flags(target.data) if options.smoke else []
     last = folder / "checkpoints/last.ckpt"
     keep_metrics(folder)
@@ -169,6 +172,11 @@ def run(target: Target, options: argparse.Namespace, folder: Path, seed: int) ->
     best = folder / "checkpoints/best.ckpt"
     smmix("test", *configs, *measured, *flags, "--ckpt_path", str(best))
     return folder / "test"
+
+
+def configs_of(target: Target, variant: str) -> list[str]:
+    """The recipe and its overlays."""
+    return [*target.configs, *(["with/reduced.yaml"] if variant == "reduced" else [])]
 
 
 def run_settings(
@@ -204,15 +212,26 @@ def run_settings(
     }
 
 
+def usable_devices(batch: int, there: int) -> int:
+    """How many of the devices share the global batch out evenly; one, where there is none."""
+    devices = max(count for count in range(1, max(1, there) + 1) if batch % count == 0)
+    if devices < there:
+        print(f"{devices} of {there} devices are used, which share out {batch} images evenly")
+    return devices
+
+
 def split_batch(batch: int, devices: int, most: int) -> tuple[int, int]:
-    """Images per device and step, and steps to accumulate, whose product is the global batch."""
-    for accumulate in range(1, batch + 1):
-        each, rest = divmod(batch, devices * accumulate)
-        if not rest and 0 < each <= most:
-            return each, accumulate
-    raise SystemExit(
-        f"error: a global batch of {batch} cannot be shared out evenly by {devices} devices; "
-        "set CUDA_VISIBLE_DEVICES to a number of them that divides it"
+    """Images per device and step, and steps to accumulate, whose product is the global batch.
+
+    Args:
+        batch: A multiple of ``devices``.
+        devices: How many.
+        most: Images that fit a device, at least 1.
+    """
+    return next(
+        (batch // (devices * accumulate), accumulate)
+        for accumulate in range(1, batch + 1)
+        if batch % (devices * accumulate) == 0 and batch // (devices * accumulate) <= most
     )
 
 
@@ -247,13 +266,13 @@ def result_rows(
         "variant": options.variant,
         "seeds": " ".join(map(str, options.seeds)),
         "differences": "; ".join(differences),
-        "config": " ".join(target.configs),
+        "config": " ".join(configs_of(target, options.variant)),
         "runs": str(folder),
         "date": date.today().isoformat(),
         "commit": (found[0]["run"]["git_commit"] or "")[:10],
     }
     rows = []
-    for metric, value in target.values().items():
+    for metric, value in target.values():
         ours = [100 * one["metrics"][metric]["value"] for one in found]
         spread = f"{statistics.stdev(ours):.2f}" if len(ours) > 1 else ""
         numbers = {"published": f"{100 * value:.2f}", "ours": f"{statistics.mean(ours):.2f}"}
@@ -262,13 +281,17 @@ def result_rows(
 
 
 def append(rows: list[dict[str, str]]) -> None:
-    """Add rows to results.csv."""
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
+    """Add rows to results.csv, in place of those of the same runs."""
+
+    def key(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[name] for name in ("target", "variant", "metric", "seeds", "runs"))
+
+    new = set(map(key, rows))
+    kept = [row for row in read_rows() if key(row) not in new] if RESULTS.exists() else []
+    with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -284,13 +307,14 @@ def read_rows() -> list[dict[str, str]]:
 def table(rows: list[dict[str, str]]) -> str:
     """Markdown."""
     lines = [
-        "| target | variant | metric | published | ours | seeds | differences |",
-        "|---|---|---|---|---|---|---|",
+        "| target | variant | metric | published | ours | seeds | differences | config | runs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         ours = f"{row['ours']} ± {row['spread']}" if row["spread"] else row["ours"]
         cells = (row["target"], row["variant"], metric_name(row["metric"]), row["published"], ours)
-        lines.append(f"| {' | '.join(cells)} | {row['seeds']} | {row['differences']} |")
+        rest = (row["seeds"], row["differences"], row["config"], row["runs"])
+        lines.append(f"| {' | '.join(cells + rest)} |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -187,6 +188,8 @@ def go_on(trainer: Trainer) -> Path | None:
         folders = [Path(logger.log_dir)]
     elif (job := requeued_job()) is not None:
         folders = [folder for folder in folders if job_of(folder) == job]
+    else:
+        folders = [folder for folder in folders if not _evaluated_in(folder)]
     found = last_checkpoint(folders[0] / "checkpoints") if folders else None
     if found is None:
         where = folders[0] if folders else logger.root_dir
@@ -221,7 +224,8 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
     with kept.open(newline="") as file:
         table = csv.DictReader(file)
         names = list(table.fieldnames or [])
-        rows = [row for row in table if int(row["step"]) < steps]
+        whole = [row for row in table if None not in row.values() and row["step"].isdecimal()]
+        rows = [row for row in whole if int(row["step"]) < steps]  # a kill may tear the last one
     writer = logger.experiment  # begins an empty log
     with log.with_suffix(UNFINISHED).open("w", newline="") as file:
         copy = csv.DictWriter(file, fieldnames=names)
@@ -230,6 +234,41 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
     os.replace(log.with_suffix(UNFINISHED), log)
     writer.metrics_keys = names
     kept.unlink()
+
+
+def _evaluated_in(folder: Path) -> bool:
+    """Whether a folder is that of `validate`, `test` or `predict`, by arguments of theirs."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return False
+    return bool({"verbose", "return_predictions"} & set(yaml.safe_load(config.read_text()) or {}))
+
+
+def follow_moved_folder(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Make `ModelCheckpoint` know its own files again where their folder has another name now.
+
+    Lightning compares paths as they are written, and would forget which checkpoint was the best
+    and write a worse one over it.
+
+    Args:
+        trainer: About to go on with ``fit``.
+        checkpoint: From the folder that the trainer writes to; its callbacks' states are mended.
+    """
+    came_from = Path(trainer.ckpt_path or "").resolve().parent
+    for callback in trainer.checkpoint_callbacks:
+        folder = getattr(callback, "dirpath", None)
+        state = checkpoint.get("callbacks", {}).get(callback.state_key, {})
+        if not folder or "dirpath" not in state or Path(folder).resolve() != came_from:
+            continue
+
+        def moved(path: str, folder: str = folder) -> str:
+            return path and os.path.join(folder, os.path.basename(path))
+
+        state["dirpath"] = folder
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = moved(state[name])
+        scores = state["best_k_models"]
+        state["best_k_models"] = {moved(path): score for path, score in scores.items()}
 
 
 def requeued_job() -> str | None:

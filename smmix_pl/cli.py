@@ -19,7 +19,11 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from smmix_pl.callbacks import FiniteNumbers, Preemption  # all can then be named without a module
+from smmix_pl.callbacks import (  # all can then be named without a module
+    FiniteNumbers,
+    PredictionsCSV,
+    Preemption,
+)
 from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.callbacks.results import description
 from smmix_pl.checkpointing import WholeCheckpoints, go_on, goes_on
@@ -29,6 +33,7 @@ from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.loggers import WandbLogger
 from smmix_pl.mixing import Mixer
+from smmix_pl.models.checkpoints import open_checkpoint
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimRecipe
 from smmix_pl.randomness import run_seed
@@ -137,7 +142,11 @@ class SMMixCLI(LightningCLI):
             raise InputError("trainer.limit_train_batches is 0; fit needs batches to train on")
 
     def before_instantiate_classes(self) -> None:
-        """Look for the checkpoint before anything is built."""
+        """Look for the checkpoint before anything is built; leave out what is named twice."""
+        trainer = self.config[self.subcommand].trainer
+        for callback in list(trainer.callbacks or []):
+            if trainer.callbacks.count(callback) > 1:  # a recipe and an overlay both name it
+                trainer.callbacks.remove(callback)
         path = self.config[self.subcommand].get("ckpt_path")
         if path == "best" and self.subcommand == "fit":
             raise InputError("fit has no best checkpoint yet; --ckpt_path takes a file or last")
@@ -170,11 +179,17 @@ class SMMixCLI(LightningCLI):
         """Lightning's trainer, with a progress bar that does not wait for the device at each step.
 
         To show a loss is to read it back from the device; Lightning's own bar does so every step.
+        And predictions are written, which Lightning would only return.
         """
         config = self.config_init[self.subcommand].trainer
-        has_one = any(isinstance(one, ProgressBar) for one in config.callbacks or [])
-        if config.enable_progress_bar is not False and not has_one:
-            self.trainer_defaults["callbacks"].append(RichProgressBar(refresh_rate=20))
+        added = self.trainer_defaults["callbacks"]
+        named = config.callbacks or []
+        has_bar = any(isinstance(one, ProgressBar) for one in named)
+        if config.enable_progress_bar is not False and not has_bar:
+            added.append(RichProgressBar(refresh_rate=20))
+        writes = any(isinstance(one, PredictionsCSV) for one in named)
+        if self.subcommand == "predict" and not writes:
+            added.append(PredictionsCSV())
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -182,11 +197,15 @@ class SMMixCLI(LightningCLI):
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeCheckpoints()
+        config = self.config_init[self.subcommand]
+        tested = config.get("ckpt_path") if self.subcommand != "fit" else None
+        trained = open_checkpoint(Path(tested)).get("trained", {}) if tested else {}
+        mixer = trained.get("mixer", type(self.model.mixer).__name__)
+        seed = trained.get("seed", run_seed())
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                mixer, data = type(self.model.mixer).__name__, type(self.datamodule).__name__
-                logger.name_after(self.model.hparams["backbone"], mixer, data, run_seed())
-        config = self.config_init[self.subcommand]
+                backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
+                logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
         if self.subcommand == "fit" and goes_on(self.trainer, config["ckpt_path"]):
             found = go_on(self.trainer)
             config["ckpt_path"] = None if found is None else str(found)

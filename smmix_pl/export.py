@@ -22,8 +22,6 @@ from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import create_timm_model
 from smmix_pl.models.checkpoints import open_checkpoint, settings_in, weights_in
 
-NOT_FOR_TIMM = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # name a source of weights
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -101,7 +99,7 @@ def load_trained(checkpoint: str | Path, crop_pct: float) -> Trained:
     content = open_checkpoint(checkpoint)
     settings = settings_in(content, checkpoint)
     name, size = settings["backbone"], tuple(settings["image_size"])
-    given = {k: v for k, v in (settings["backbone_args"] or {}).items() if k not in NOT_FOR_TIMM}
+    given = settings["backbone_args"] or {}
     model, args = create_timm_model(name, settings["num_classes"], size, False, given)
     weights = weights_in(content, checkpoint)
     try:

@@ -46,13 +46,16 @@ class WandbLogger(loggers.WandbLogger):
             **kwargs,
         )
 
-    def name_after(self, backbone: str, mixer: str, data: str, seed: int) -> None:
+    def name_after(self, job: str, backbone: str, mixer: str, data: str, seed: int) -> None:
         """Name, group and tag the run, as far as the user has not; seeds share a group.
+
+        The job type is ``fit``, ``test`` and so on, so that a later test is told from its training.
 
         To be called before the run begins.
         """
         what = (backbone, mixer, data)
         ours = {"name": "-".join((*what, f"seed{seed}")), "group": "-".join(what), "tags": what}
+        ours["job_type"] = job
         for key, value in ours.items():
             if not self._wandb_init.get(key):
                 self._wandb_init[key] = value

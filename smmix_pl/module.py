@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.checkpointing import check_progress
+from smmix_pl.checkpointing import check_progress, follow_moved_folder
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
 from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
+from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
@@ -145,13 +146,21 @@ class SMMixModule(LightningModule):
         """Motivates in the backbone's place; in a tuple, so that it is no part of this module."""
         self.optim = optim
         self.fitting = False
+        self.trained: dict[str, Any] = {}
+        """How the weights that were loaded came about: ``mixer`` and ``seed``."""
+        self.class_subset: list[int] | None = None
+        """The classes in question, where the data that is evaluated has some of them only."""
+        self.left_out: Tensor | None
+        self.register_buffer("left_out", None, persistent=False)
         self.mixing = ""
         """What was done to the last batch, for whoever has to say which it was."""
         self.loss: Tensor | None = None
         """The last batch's, without gradient and before any scaling."""
         accuracy = MetricCollection(
             {
-                f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
+                f"top{k}": MulticlassAccuracy(
+                    num_classes, top_k=k, average="micro", ignore_index=OUTLIER
+                )
                 for k in (1, min(5, num_classes))
             }
         )
@@ -160,8 +169,13 @@ class SMMixModule(LightningModule):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits ``(B, K)`` of images ``(B, C, H, W)``."""
-        return self.backbone(images)
+        """Class logits ``(B, K)`` of images ``(B, C, H, W)``; -inf for classes out of question.
+
+        These are the classes that the data under evaluation leaves out, as ImageNet-A, -R and -O
+        do. Training does not come here.
+        """
+        logits: Tensor = self.backbone(images)
+        return logits if self.left_out is None else logits.masked_fill(self.left_out, -torch.inf)
 
     def configure_model(self) -> None:
         """Share the weights out over the devices, where the strategy is `ModelParallelStrategy`.
@@ -184,6 +198,12 @@ class SMMixModule(LightningModule):
                 f"the data has {classes} classes and the model {self.num_classes}; "
                 "build the model with num_classes=data.num_classes"
             )
+        self.class_subset = getattr(self.trainer.datamodule, "class_subset", None)  # type: ignore[attr-defined]
+        self.left_out = None
+        if self.class_subset is not None:
+            left_out = torch.ones(classes, dtype=torch.bool)
+            left_out[self.class_subset] = False
+            self.left_out = left_out.to(self.device)
 
     def on_train_start(self) -> None:
         """Mend the progress that was restored."""
@@ -278,10 +298,16 @@ class SMMixModule(LightningModule):
         scheduler.step(self.current_epoch + 1)
         scheduler.step_update(self.global_step)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave word of how the weights came about."""
+        checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""
         if self.fitting:
             check_progress(checkpoint)
+            follow_moved_folder(self.trainer, checkpoint)
+        self.trained = checkpoint.get("trained", self.trained)
         if "state_dict" not in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
             return
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
@@ -318,13 +344,15 @@ class SMMixModule(LightningModule):
     def _evaluate(
         self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric
     ) -> dict[str, Tensor]:
-        images, classes = batch
+        images, labels = batch
         logits = self(images)
+        classes = true_classes(labels, logits)
         accuracy.update(logits, classes)
-        mean_loss.update(F.cross_entropy(logits.float(), classes), weight=len(images))
+        losses = F.cross_entropy(logits.float(), classes, ignore_index=OUTLIER, reduction="none")
+        mean_loss.update(losses, weight=classes != OUTLIER)
         self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
-        return {"logits": logits, "classes": classes}
+        return {"logits": logits}
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -344,5 +372,5 @@ class SMMixModule(LightningModule):
 
 def _mixing(mixer: Mixer, mixed: Mixed) -> str:
     """Branch and region side of a batch, in words."""
-    notes = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in mixed.notes.items())
-    return f"mixed by {type(mixer).__name__}, {notes or 'whole images'}"
+    notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in mixed.notes.items())
+    return f"mixed by {type(mixer).__name__}{''.join(notes)}"

@@ -47,7 +47,8 @@ class OptimRecipe:
     def __post_init__(self) -> None:
         if not 0 < self.lr < LARGEST_LR:
             raise InputError(
-                f"the learning rate is {self.lr}; optim.lr must be above 0 (the paper takes 5e-4)"
+                f"the learning rate is {self.lr}; optim.lr must be above 0 and below "
+                f"{LARGEST_LR:g} (the paper takes 5e-4)"
             )
         if self.lr_batch is not None and self.lr_batch < 1:
             raise InputError(f"optim.lr_batch is {self.lr_batch}; give a batch size or null")

@@ -133,7 +133,9 @@ def told(options: argparse.Namespace, recipe: Sequence[str]) -> str:
 
 
 def expected_seconds(seconds: Mapping[float | None, Sequence[float]], share: float) -> float:
-    """Median seconds of a step, expected over the branches of the mixer.
+    """Mean seconds of a step, expected over the branches of the mixer.
+
+    Not the median: with ``motivate_prob`` the steps of one branch are of two kinds.
 
     Args:
         seconds: Of the steps that were timed, by branch: 1 for the mixer's own, 0 for the other,
@@ -147,7 +149,7 @@ def expected_seconds(seconds: Mapping[float | None, Sequence[float]], share: flo
     missing = [branch for branch in (0.0, 1.0) if shares[branch] and branch not in seconds]
     if None not in seconds and missing:
         raise InputError("the steps that were timed met one of the mixer's branches; raise --steps")
-    return sum(shares[branch] * statistics.median(times) for branch, times in seconds.items())
+    return sum(shares[branch] * statistics.fmean(times) for branch, times in seconds.items())
 
 
 if __name__ == "__main__":

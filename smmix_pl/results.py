@@ -68,12 +68,12 @@ def as_json(run: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
 
     Args:
         run: What was evaluated: model, data, checkpoint, seed, versions and so on.
-        reports: Of all evaluations; the later one wins where two found the same metric.
+        reports: Of all evaluations; the first counts where two found the same metric.
     """
     metrics: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     bins: dict[str, Any] = {}
-    for report in reports:
+    for report in reversed(reports):
         how = {"images": report.images, "protocol": report.protocol}
         metrics |= {name: {"value": value} | how for name, value in report.metrics.items()}
         curves |= {name: asdict(curve) | how for name, curve in report.curves.items()}

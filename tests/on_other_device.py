@@ -4,13 +4,16 @@ For a process of its own: torch counts its devices at the first backward pass, a
 test_other_device.py calls this file.
 """
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from test_data_variants import write_cifar_c
 from test_module import digits, module, trainer
 
 from smmix_pl import callbacks, mixing
 from smmix_pl.callbacks import EMA
+from smmix_pl.data import CIFAR10C
 from smmix_pl.mixing import Mixer, SMMix
 
 pytest.importorskip("other_device", reason="needs a torch that takes devices written in Python")
@@ -26,10 +29,11 @@ MIXERS += [
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
 ]
+FOR_CERTAIN_SETS = (callbacks.CorruptionError, callbacks.OutlierPrecision)
 CALLBACKS = [
     made
     for made in vars(callbacks).values()
-    if isinstance(made, type) and made is not callbacks.Evaluation
+    if isinstance(made, type) and made not in (callbacks.Evaluation, *FOR_CERTAIN_SETS)
 ]
 
 
@@ -74,6 +78,32 @@ def test_every_callback_measures_the_same(tmp_path):
     # Attention is fused on the CPU alone, so that a close call can go otherwise: 1 of 128 images
     assert here == pytest.approx(there, rel=1e-3, abs=0.03)
     assert len(here) > len(CALLBACKS)
+
+
+def test_scores_of_certain_sets(tmp_path):
+    """Corrupted images, and outliers among images of a subset of the classes."""
+    write_cifar_c(tmp_path / "CIFAR-10-C")
+    corrupted = CIFAR10C(root=str(tmp_path), image_size=16, batch_size=16, num_workers=0)
+
+    class WithOutliers(CIFAR10C):
+        class_subset = list(range(1, 10))  # noqa: RUF012
+        has_outliers = True
+
+    outliers = WithOutliers(
+        corruptions=["fog"], root=str(tmp_path / "o"), image_size=16, batch_size=16, num_workers=0
+    )
+    write_cifar_c(tmp_path / "o" / "CIFAR-10-C")
+    labels = np.tile(np.arange(10), 5)
+    np.save(tmp_path / "o" / "CIFAR-10-C" / "labels.npy", np.where(labels == 0, -1, labels))
+    for data, score in (
+        (corrupted, callbacks.CorruptionError),
+        (outliers, callbacks.OutlierPrecision),
+    ):
+        with elsewhere() as strategy:
+            model, there = run(tmp_path, SMMix(), strategy=strategy, callbacks=[score()])
+            [found] = there.test(model, data, verbose=False)
+        model, here = run(tmp_path, SMMix(), callbacks=[score()])
+        assert here.test(model, data, verbose=False)[0] == pytest.approx(found, abs=1e-3)
 
 
 def test_the_average_motivates(tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
@@ -139,13 +140,18 @@ def test_position_embeddings_are_interpolated(name, tmp_path):
     assert torch.equal(ours[:, :prefix], theirs.pos_embed[:, :prefix])
 
 
-def test_timms_pretrained_weights_through_timm(tmp_path):
+def test_timms_pretrained_weights_through_timm(tmp_path, monkeypatch):
+    """From a copy of the Hub's cache, as a machine without network has one."""
     torch.manual_seed(0)
     theirs = timm.create_model("deit_tiny_patch16_224", img_size=32, **PLAIN).eval()
-    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    overlay = {"file": str(tmp_path / "model.safetensors")}
-    args = PLAIN | {"pretrained_cfg_overlay": overlay}
-    ours = module("deit_tiny_patch16_224", args, num_classes=1000, pretrained=True)
+    cached = tmp_path / "models--timm--deit_tiny_patch16_224.fb_in1k"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0123456789")
+    (cached / "snapshots/0123456789").mkdir(parents=True)
+    save_file(theirs.state_dict(), cached / "snapshots/0123456789/model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    ours = module("deit_tiny_patch16_224", PLAIN, num_classes=1000, pretrained=True)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images))
     with pytest.raises(InputError, match="give one of them"):

@@ -90,12 +90,11 @@ def test_predict_writes_a_csv(digits_run, imagenet_folder):
     result = run_cli(
         *("predict", "--config", "digits.yaml", "--data.predict_dir", imagenet_folder / "val"),
         *("--ckpt_path", "runs/digits/version_0/checkpoints/best.ckpt"),
-        "--trainer.callbacks+=PredictionsCSV",
-        "--trainer.callbacks.file=predictions.csv",
         cwd=folder,
     )
     assert result.returncode == 0, result.stderr
-    with (folder / "predictions.csv").open() as file:
+    [written] = (folder / "runs/digits").glob("version_*/predictions.csv")
+    with written.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 9
     assert {Path(row["file"]).suffix for row in rows} == {".JPEG"}

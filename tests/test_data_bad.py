@@ -5,10 +5,32 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from data_trees import class_tree, cub, jpeg, put
+from data_trees import (
+    aircraft,
+    cars,
+    class_tree,
+    cub,
+    devkit,
+    flowers,
+    inaturalist,
+    jpeg,
+    pets,
+    put,
+    tiny_imagenet,
+)
 from PIL import Image
 
-from smmix_pl.data import Folder
+from smmix_pl.data import (
+    CUB,
+    Aircraft,
+    Flowers102,
+    Folder,
+    ImageNet,
+    INaturalist,
+    OxfordPets,
+    StanfordCars,
+    TinyImageNet,
+)
 from smmix_pl.data.check import main
 from smmix_pl.data.reading import BadImage, open_image, to_rgb
 from smmix_pl.errors import InputError
@@ -180,3 +202,73 @@ def test_the_check_counts_what_the_owner_counts(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--data", "smmix_pl.data.CUB", "--data.root", str(tmp_path)])
     assert "6 images where its owner counts 5,994" in capsys.readouterr().out
+
+
+def test_the_check_knows_that_train_may_be_all_there_is(tmp_path, capsys):
+    class_tree(tmp_path, ["ant", "bee"], 6)
+    words = ["--data", "smmix_pl.data.Folder", "--data.root", str(tmp_path), "--data.train", "."]
+    with pytest.raises(SystemExit) as status:
+        main([*words, "--data.val", "null", "--data.held_out", "0.2"])
+    told = capsys.readouterr().out
+    assert status.value.code == 0
+    assert "train: good" in told
+    assert "data.val and data.test are both null" in told
+    with pytest.raises(SystemExit) as status:
+        main([*words, "--data.val", "null"])
+    assert status.value.code == 1
+    capsys.readouterr()
+    data = Folder(root=str(tmp_path), train=".", val=None, held_out=0.2, check=True, **SMALL)
+    data.setup("fit")
+    assert capsys.readouterr().out.count("train: good") == 1
+
+
+def flat_imagenet(root):
+    class_tree(root / "train", ["n01440764", "n01443537"])
+    for number in (1, 2):
+        put(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return devkit(root, ["n01440764", "n01443537"], [2, 1])
+
+
+LISTED = {
+    Aircraft: aircraft,
+    CUB: cub,
+    Flowers102: flowers,
+    ImageNet: flat_imagenet,
+    INaturalist: inaturalist,
+    OxfordPets: pets,
+    StanfordCars: cars,
+    TinyImageNet: tiny_imagenet,
+}
+DAMAGE = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a line short": lambda content: content[: content.rstrip().rfind(b"\n") + 1],
+    "of another set": lambda content: b"7\n8\n9\n",
+    "of no set": lambda content: b"\xff\xfe binary, \x00\x01",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("cls", LISTED, ids=lambda cls: cls.__name__)
+def test_a_damaged_list_is_told_in_one_sentence(tmp_path, cls, damage):
+    """Whichever list it is: the set opens (a list may be good as it is), or says what is wrong."""
+    refused = 0
+    lists = [
+        file.relative_to(tmp_path / "plan")
+        for file in LISTED[cls](tmp_path / "plan").rglob("*") or [tmp_path]
+        if file.suffix in (".txt", ".mat", ".json")
+    ]
+    for number, name in enumerate(lists):
+        root = tmp_path / str(number)
+        LISTED[cls](root)
+        content = (root / name).read_bytes()
+        (root / name).write_bytes(DAMAGE[damage](content))
+        try:
+            data = cls(root=str(root), num_workers=0, image_size=32, batch_size=1)
+            for stage in ("fit", "test"):
+                data.setup(stage)
+        except InputError as error:
+            refused += 1
+            assert str(root) in str(error)
+            assert "\n" not in str(error)
+    assert refused

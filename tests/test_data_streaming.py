@@ -1,5 +1,7 @@
 """Shards and Hugging Face data sets: written, read back, shared out over ranks and workers."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -139,3 +141,34 @@ def test_hugging_face(folder, tmp_path):
         HuggingFace(test="test", root=str(tmp_path / "saved"), **SMALL)
     with pytest.raises(InputError, match="cannot be loaded"):
         HuggingFace(root=str(tmp_path / "none"), **SMALL)
+
+
+RANK = """
+import sys
+import numpy as np
+import torch.distributed as dist
+from smmix_pl.data import LitData
+
+dist.init_process_group("gloo")
+data = LitData(root=sys.argv[1], image_size=32, batch_size=2, num_workers=0)
+images = data.images("train", np.asarray)
+print("rank", dist.get_rank(), len(images), len(np.unique([images[i][0].sum() for i in range(15)])))
+dist.destroy_process_group()
+"""
+
+
+def test_litdata_on_two_ranks_is_whole_on_each(folder, tmp_path):
+    """The library counts a rank's share; the sampler deals the images out."""
+    pytest.importorskip("litdata")
+    write(folder, tmp_path / "chunks", format="litdata", shard_mb=1)
+    script = put(tmp_path / "rank.py", RANK)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    result = subprocess.run(
+        [sys.executable, *launcher, str(script), str(tmp_path / "chunks")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    for rank in (0, 1):
+        assert f"rank {rank} 15 5" in result.stdout

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.plugins import MixedPrecision
 from test_module import digits, module, trainer
 
 from smmix_pl import InputError, NoMix, SMMix
@@ -93,12 +94,7 @@ def test_the_count_goes_on_after_a_resume():
     assert resumed.skipped == 4
 
 
-def test_overflow_that_the_scaler_handles_does_not_count(tmp_path):
-    """A real gradient scaler, whose first scale is so large that gradients overflow."""
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.plugins import MixedPrecision
-
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+def scaled_fit(tmp_path, scaler, *callbacks):
     fit = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -110,12 +106,36 @@ def test_overflow_that_the_scaler_handles_does_not_count(tmp_path):
         enable_checkpointing=False,
         default_root_dir=tmp_path,
         plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
-        callbacks=[FiniteNumbers()],
+        callbacks=list(callbacks),
     )
     model = module(NoMix())
     fit.fit(model, digits())
+    return model
+
+
+def test_overflow_that_the_scaler_handles_does_not_count(tmp_path):
+    """A real gradient scaler, whose first scale is so large that gradients overflow."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    model = scaled_fit(tmp_path, scaler, FiniteNumbers())
     assert scaler.get_scale() < 2.0**127
     assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_overflow_that_no_scale_ends_stops_the_run(tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with pytest.raises(InputError, match=r"head\.weight is not finite.*4 steps in a row"):
+        scaled_fit(tmp_path, scaler, Poison(range(8), "gradient"), FiniteNumbers(patience=4))
+
+
+def test_images_are_named_by_their_place_in_train_where_some_are_held_out(tmp_path):
+    with pytest.raises(InputError) as told:
+        run(tmp_path, Poison([1]), FiniteNumbers(), batch_size=3, held_out=0.5)
+    data = digits(batch_size=3, held_out=0.5)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    kept = loader.dataset.images.indices
+    expected = [kept[index] for index in list(loader.sampler)[3:6]]
+    assert ", ".join(f"#{index}" for index in expected) + ")" in str(told.value)
 
 
 WRONG = st.sampled_from([float("nan"), float("inf"), -float("inf"), 0.0, 0.25])

@@ -60,6 +60,34 @@ print(json.dumps([
     assert logs[0] == logs[1]
 
 
+def test_an_evaluation_that_is_told_to_stop_ends_at_once(tmp_path):
+    """It has nothing to save; Lightning by itself would note the signal and go on."""
+    [trained, _], status = script(
+        STOP
+        + """
+trained = run(["--trainer.max_epochs=1"])
+pid = os.fork()
+if not pid:
+    import threading
+    from smmix_pl.callbacks import Calibration
+    begin = Calibration.begin
+    def begins(*_):  # in the middle of the test
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    Calibration.begin = begins
+    smmix_pl.cli.main([
+        "test", "--config", "recipe.yaml", "--trainer.callbacks+=smmix_pl.callbacks.Calibration",
+        "--ckpt_path", "runs/small/version_0/checkpoints/last.ckpt",
+    ])
+    os._exit(0)
+print(json.dumps([trained, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
+""",
+        tmp_path,
+    )
+    assert trained == 0
+    assert status == -15
+
+
 def test_slurm_requeues_and_the_job_finds_its_own_run(tmp_path):
     """SLURM itself is not here: a program of scontrol's name writes down what it is asked."""
     scontrol = tmp_path / "bin" / "scontrol"

@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import run_cli
 
+from smmix_pl.checkpointing import JOB_FILE
+
 DYING = """
 import os
 import signal
@@ -26,6 +28,13 @@ class Dying(Callback):
             if self.killed:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError(f"rank {self.rank} cannot go on")
+
+
+class Poisoning(Callback):
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_rank == 1 and trainer.fit_loop.batch_idx == 2:
+            loss.data.fill_(float("nan"))
+            pl_module.loss.fill_(float("nan"))
 """
 
 
@@ -52,7 +61,8 @@ def trained(request, tmp_path_factory):
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
         *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
         cwd=folder,
-        env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")},
+        env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
+        | {"SLURM_JOB_ID": "17"},
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return folder, request.param, result.stderr
@@ -63,6 +73,7 @@ def test_all_ranks_leave_one_log_one_checkpoint_and_one_dashboard(trained):
     assert [path.name for path in (folder / "runs/digits").iterdir()] == ["version_0"]
     run = folder / "runs/digits/version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / JOB_FILE).read_text() == "17"
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
     steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
@@ -87,6 +98,23 @@ def test_all_ranks_evaluate_every_image_once(trained):
     assert "test/occlusion_50" in one
     for key, value in one.items():
         assert many[key] == pytest.approx(value, abs=1e-6), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_the_rank_whose_loss_is_wrong_is_told(tmp_path, action):
+    (tmp_path / "dying.py").write_text(DYING)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = run_cli(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(2)),
+        *("--trainer.callbacks+=dying.Poisoning", "--trainer.limit_train_batches=4"),
+        *("--finite.action", action, "--test_after_fit=false"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+    )
+    assert (result.returncode == 0) == (action == "skip")
+    assert "rank 1: the loss is nan in epoch 0, batch 2" in " ".join(result.stderr.split())
+    assert "rank 0:" not in result.stderr
 
 
 @pytest.mark.parametrize(

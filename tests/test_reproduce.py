@@ -22,11 +22,14 @@ def row_of(target: str, *words: str, cwd: Path) -> list[str]:
 
 
 def test_a_target_ends_with_its_row(tmp_path):
-    target, variant, metric, published, ours, seeds, differences = row_of("cub", cwd=tmp_path)
+    row = row_of("cub", cwd=tmp_path)
+    target, variant, metric, published, ours, seeds, differences, config, runs = row
     assert (target, variant, metric, published) == ("cub", "authors", "top-1", "88.35")
     assert 0 <= float(ours) <= 100
     assert seeds == "0"
     assert "published with the reduced SMMix" in differences
+    assert "cub" in config
+    assert runs.endswith("runs/cub-authors")
 
 
 @pytest.mark.slow

@@ -151,6 +151,14 @@ COMMANDS = {
         *("fit", "--config", "recipe.yaml"),
         *("--model.backbone_args.checkpoint_path", "trap.ckpt"),
     ],
+    "timm's own source": [
+        *("fit", "--config", "recipe.yaml", "--model.pretrained", "true"),
+        "--model.backbone_args.pretrained_cfg={file: trap.ckpt}",
+    ],
+    "timm's own source, over another": [
+        *("fit", "--config", "recipe.yaml", "--model.pretrained", "true"),
+        "--model.backbone_args.pretrained_cfg_overlay={file: trap.ckpt}",
+    ],
 }
 
 
@@ -159,7 +167,9 @@ COMMANDS = {
 def test_no_command_runs_code_in_a_checkpoint(recipe, kind, capsys):
     told = sentence(capsys, main, COMMANDS[kind])
     assert "trap.ckpt" in told
-    assert ("model.init_from" if kind == "timm" else "holds code, which is not run") in told
+    assert (
+        "model.init_from" if kind.startswith("timm") else "holds code, which is not run"
+    ) in told
 
 
 @pytest.mark.filterwarnings("ignore")

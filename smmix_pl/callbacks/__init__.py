@@ -4,13 +4,14 @@ from smmix_pl.callbacks.attacks import FGSM, PGD
 from smmix_pl.callbacks.attention_quality import AttentionQuality
 from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
 from smmix_pl.callbacks.classes import Classes
+from smmix_pl.callbacks.corruption_error import CorruptionError
 from smmix_pl.callbacks.corruptions import Corruptions
 from smmix_pl.callbacks.ema import EMA
 from smmix_pl.callbacks.errors import ConfidentErrors
 from smmix_pl.callbacks.evaluation import Evaluation
 from smmix_pl.callbacks.finite import FiniteNumbers
 from smmix_pl.callbacks.occlusion import Occlusion
-from smmix_pl.callbacks.outliers import OutlierDetection
+from smmix_pl.callbacks.outliers import OutlierDetection, OutlierPrecision
 from smmix_pl.callbacks.pictures import MixedPictures
 from smmix_pl.callbacks.predictions import PredictionsCSV
 from smmix_pl.callbacks.preemption import Preemption
@@ -27,12 +28,14 @@ __all__ = [
     "Calibration",
     "Classes",
     "ConfidentErrors",
+    "CorruptionError",
     "Corruptions",
     "Evaluation",
     "FiniteNumbers",
     "MixedPictures",
     "Occlusion",
     "OutlierDetection",
+    "OutlierPrecision",
     "PatchShuffle",
     "PredictionsCSV",
     "Preemption",

@@ -54,11 +54,11 @@ class Attack(Evaluation):
         """Attack one batch at every strength."""
         data = batch.trainer.datamodule  # type: ignore[attr-defined]
         scale = pixel_scale(data.mean, data.std, batch.images)
-        self.accuracy.update(0, batch.logits, batch.classes)
+        self.accuracy.update(0, batch.logits, batch.labels)
         for condition, eps in enumerate(self.eps, start=1):
             # found in full precision: half a precision rounds small gradients to 0, sign and all
             attacked = self.attacked(batch, eps, scale)
-            self.accuracy.update(condition, batch.logits_of(attacked), batch.classes)
+            self.accuracy.update(condition, batch.logits_of(attacked), batch.labels)
 
     def report(self, images: int) -> Report:
         """The accuracy at each strength."""

@@ -42,7 +42,9 @@ class Calibration(Evaluation):
         """Begin anew."""
         self.bins = on_device(ReliabilityBins(self.n_bins), model)
         self.adaptive = on_device(AdaptiveCalibration(self.n_bins), model)
-        self.classwise = on_device(ClasswiseCalibration(model.num_classes, self.n_bins), model)
+        among = None if model.class_subset is None else len(model.class_subset)
+        classwise = ClasswiseCalibration(model.num_classes, self.n_bins, among)
+        self.classwise = on_device(classwise, model)
         self.scores = on_device(ProperScores(), model)
 
     def measure(self, batch: Evaluated) -> None:

@@ -59,12 +59,12 @@ class Corruptions(Evaluation):
     def measure(self, batch: Evaluated) -> None:
         """Evaluate one batch under every corruption at every severity."""
         data = batch.trainer.datamodule  # type: ignore[attr-defined]
-        self.accuracy.update(0, batch.logits, batch.classes)
+        self.accuracy.update(0, batch.logits, batch.labels)
         plain = denormalise(batch.images, data.mean, data.std)
         for condition, cell in enumerate(self.cells, start=1):
             corrupted = corrupt(plain, *cell, self.chosen, self.seed, batch.places)
             again = normalise((255 * corrupted).round(), data.mean, data.std).to(batch.images)
-            self.accuracy.update(condition, batch.logits_of(again), batch.classes)
+            self.accuracy.update(condition, batch.logits_of(again), batch.labels)
 
     def report(self, images: int) -> Report:
         """A curve over severities for each corruption, and the mean of all."""

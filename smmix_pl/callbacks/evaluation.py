@@ -1,16 +1,19 @@
 """From Lightning's evaluation hooks to three methods: begin, measure, report."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics import Metric
 
 from smmix_pl.callbacks.figures import save_figure
+from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.module import SMMixModule
 from smmix_pl.results import Report
 
@@ -23,19 +26,32 @@ class Evaluated:
 
     Attributes:
         images: ``(B, 3, H, W)``, normalised.
-        classes: True classes, ``(B,)``.
-        logits: The model's, ``(B, K)``.
+        labels: As the data gives them: class numbers ``(B,)``, or all that are right, ``(B, K)``
+            bool.
+        logits: The model's, ``(B, K)``; -inf for classes that the data leaves out.
         places: Each image's index in the data set, over all ranks.
         model: In eval mode; averaged weights are in place, if there are any.
         trainer: Where it runs.
     """
 
     images: Tensor
-    classes: Tensor
+    labels: Tensor
     logits: Tensor
     places: list[int]
     model: SMMixModule
     trainer: Trainer
+
+    @property
+    def classes(self) -> Tensor:
+        """True classes, ``(B,)``; of several that are right, the likeliest."""
+        return true_classes(self.labels, self.logits)
+
+    def known(self) -> "Evaluated":
+        """Without the images that are of no class."""
+        kept = self.classes != OUTLIER
+        places = [place for place, keep in zip(self.places, kept.tolist(), strict=True) if keep]
+        images, labels, logits = self.images[kept], self.labels[kept], self.logits[kept]
+        return replace(self, images=images, labels=labels, logits=logits, places=places)
 
     def logits_of(self, images: Tensor) -> Tensor:
         """The model's logits of other images, in the precision that the test runs in."""
@@ -56,8 +72,11 @@ class Evaluation(Callback, ABC):
     """
 
     stages: ClassVar[tuple[str, ...]] = ("test",)
+    measures_outliers: ClassVar[bool] = False
+    """Whether images of no class are measured as well, where the data has such."""
     found: Report | None = None
     """What the last test found."""
+    _seen = 0
     _images = 0
 
     @abstractmethod
@@ -113,43 +132,64 @@ class Evaluation(Callback, ABC):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was found."""
         if "val" in self.stages:
-            self._log(pl_module, "val", self.report(self._all_images(trainer)))
+            self._log(pl_module, "val", self.report(self._all_images(trainer)).metrics)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, keep and draw what was found."""
         if "test" in self.stages:
             self.found = self.report(self._all_images(trainer))
-            self._log(pl_module, "test", self.found)
+            self._log(pl_module, "test", self._news(trainer, self.found))
             if trainer.is_global_zero:
                 for name, figure in self.figures(self.found).items():
                     save_figure(trainer, f"test/{name}", figure)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage in self.stages:
-            self._images = 0
+            self._seen = self._images = 0
+            self.found = None
             self.begin(trainer, cast(SMMixModule, pl_module))
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any
     ) -> None:
-        images, classes = batch
-        first = self._images
+        images, labels = batch
+        first = self._seen
         # EvaluationSampler deals the images out to the ranks one by one
         places = [
             (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
         ]
-        self._images += len(images)
+        self._seen += len(images)
         model = cast(SMMixModule, pl_module)
-        self.measure(Evaluated(images, classes, outputs["logits"], places, model, trainer))
+        evaluated = Evaluated(images, labels, outputs["logits"], places, model, trainer)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "has_outliers", False) and not self.measures_outliers:
+            evaluated = evaluated.known()
+        if evaluated.places:
+            self.measure(evaluated)
+        self._images += len(evaluated.places)
 
     def _all_images(self, trainer: Trainer) -> int:
         images = torch.tensor(float(self._images), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(images, reduce_op="sum"))
 
-    def _log(self, pl_module: LightningModule, stage: str, report: Report) -> None:
-        # already summed over the ranks
-        for name, value in report.metrics.items():
-            pl_module.log(f"{stage}/{name}", value, sync_dist=False)
+    def _news(self, trainer: Trainer, found: Report) -> dict[str, float]:
+        """What no other evaluation has found; of two that differ in settings the first counts."""
+        known: dict[str, float] = {}
+        for one in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, Evaluation) and one is not self and one.found is not None:
+                known |= one.found.metrics
+        for name, value in found.metrics.items():
+            if name in known and abs(known[name] - value) > 1e-6:
+                rank_zero_warn(
+                    f"two evaluations in trainer.callbacks give test/{name}: {known[name]:.4f}, "
+                    f"which counts, and {value:.4f} by {found.protocol}; test them one at a time"
+                )
+        return {name: value for name, value in found.metrics.items() if name not in known}
+
+    def _log(self, pl_module: LightningModule, stage: str, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            # summed over the ranks already, which the mean over them leaves as it is
+            pl_module.log(f"{stage}/{name}", value, sync_dist=True)
 
 
 def on_device(metric: AnyMetric, model: LightningModule) -> AnyMetric:

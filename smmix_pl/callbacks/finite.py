@@ -8,7 +8,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+from torch.utils.data import Subset
 
+from smmix_pl.checks import one_of
 from smmix_pl.data.sampler import TrainingSampler
 from smmix_pl.errors import InputError
 from smmix_pl.module import SMMixModule
@@ -26,19 +28,21 @@ class Seen(NamedTuple):
 class FiniteNumbers(Callback):
     """Holds every loss and gradient against NaN and infinity before the weights see them.
 
-    The host waits for the device once an optimiser step, for a single number. Overflow in fp16 is
-    the gradient scaler's: there, only the loss counts.
+    The host waits for the device once an optimiser step. Gradients that overflow in fp16 are the
+    gradient scaler's, which leaves such steps out and lowers its scale; they stop the run after
+    ``patience`` steps in a row, when it cannot be the scale.
 
     Args:
         action: ``stop`` the run with the batch's identity, or ``skip`` the step: the weights and
             the optimiser stay as they are, the schedule goes on; counted and logged as
             ``train/skipped_steps``. ``off`` looks at nothing.
-        patience: With ``skip``, this many steps in a row stop the run all the same.
+        patience: This many skipped steps in a row stop the run all the same.
     """
 
     def __init__(self, action: Literal["stop", "skip", "off"] = "stop", patience: int = 20) -> None:
         if patience < 1:
             raise InputError(f"finite.patience is {patience}; it must be at least 1")
+        one_of("finite.action", action, ("stop", "skip", "off"))
         self.action = action
         self.patience = patience
         self.skipped = 0
@@ -62,14 +66,16 @@ class FiniteNumbers(Callback):
         seen, self._seen = self._seen, []
         if self.action == "off":
             return
-        gradients = [] if trainer.scaler is not None else _gradients(optimizer)
-        bad = not bool(_finite([one.loss for one in seen], gradients))
+        finite = _finite([one.loss for one in seen], _gradients(optimizer))
+        losses, gradients = finite.to(torch.int32).tolist()
         if trainer.world_size > 1:
-            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
+            losses, gradients = trainer.strategy.reduce(finite.float(), reduce_op="min").tolist()
+        bad = not losses or not gradients
         self.in_a_row = self.in_a_row + 1 if bad else 0
-        if not bad:
+        scaled_away = losses and trainer.scaler is not None and self.in_a_row < self.patience
+        if not bad or scaled_away:
             return
-        told = _told(trainer, seen, pl_module)
+        told = _first_told(trainer, _told(trainer, seen, pl_module))
         if self.action == "stop" or self.in_a_row >= self.patience:
             self._stop(told)
         self.skipped += 1
@@ -92,7 +98,7 @@ class FiniteNumbers(Callback):
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def _stop(self, told: str) -> NoReturn:
-        many = f", {self.in_a_row} steps in a row" if self.action == "skip" else ""
+        many = f", {self.in_a_row} steps in a row" if self.in_a_row > 1 else ""
         raise InputError(
             f"{told}{many}; lower model.optim.lr or trainer.gradient_clip_val, look at the images, "
             "or leave such steps out with --finite.action skip"
@@ -111,9 +117,19 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _finite(losses: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """One truth value on the device."""
-    largest = list(torch._foreach_norm(gradients, torch.inf)) if gradients else []
-    return torch.stack([value.float() for value in losses + largest]).isfinite().all()
+    """Whether all losses, and whether all gradients are: two truth values on the device."""
+    largest = list(torch._foreach_norm(gradients, torch.inf)) if gradients else losses
+    both = (torch.stack([value.float() for value in values]) for values in (losses, largest))
+    return torch.stack([values.isfinite().all() for values in both])
+
+
+def _first_told(trainer: Trainer, told: str) -> str:
+    """What the first rank whose own loss is wrong has to say, or else the first rank."""
+    if trainer.world_size == 1:
+        return told
+    every: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(every, told)
+    return min(every, key=lambda one: ": the loss is" not in one)
 
 
 def _told(trainer: Trainer, seen: list[Seen], pl_module: LightningModule) -> str:
@@ -130,7 +146,7 @@ def _told(trainer: Trainer, seen: list[Seen], pl_module: LightningModule) -> str
             for name, weight in pl_module.named_parameters()
             if weight.grad is not None and not bool(_own(weight.grad).isfinite().all())
         ]
-        what = f"the gradient of {broken[0]} is not finite" if broken else "another rank's loss is"
+        what = f"the gradient of {broken[0] if broken else 'a weight'} is not finite"
     return (
         f"{rank}{what} in epoch {one.epoch}, batch {one.batch_idx} (optimiser step "
         f"{trainer.global_step}, {one.mixing or 'unmixed'}, {_images(trainer, one.batch_idx)})"
@@ -145,4 +161,6 @@ def _images(trainer: Trainer, batch_idx: int, shown: int = 8) -> str:
         return "images unknown"
     size = loader.batch_size
     places = sampler.order()[batch_idx * size : (batch_idx + 1) * size]
+    if isinstance(sampler.dataset, Subset):  # where images are held out, or left out
+        places = [sampler.dataset.indices[place] for place in places]
     return f"images #{', #'.join(map(str, places[:shown]))}{' ...' if size > shown else ''}"

@@ -88,15 +88,15 @@ class Occlusion(Evaluation):
 
     def measure(self, batch: Evaluated) -> None:
         """Evaluate one batch under every drop at every ratio."""
-        images, classes = batch.images, batch.classes
-        self.accuracy.update(0, batch.logits, classes)
+        images, labels = batch.images, batch.labels
+        self.accuracy.update(0, batch.logits, labels)
         fill = filling(self.fill, images, self.patch, self.seed, batch.places)
         condition = 1
         for drop, order in self._orders(batch).items():
             for ratio in self.ratios:
                 hole = holes(order, ratio, images.shape[2:], drop == "shifted")  # type: ignore[arg-type]
                 occluded = fill.where(hole[:, None], images)
-                self.accuracy.update(condition, batch.logits_of(occluded), classes)
+                self.accuracy.update(condition, batch.logits_of(occluded), labels)
                 condition += 1
 
     def report(self, images: int) -> Report:

@@ -1,17 +1,20 @@
 """Detection of images that belong to none of the classes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics.classification import BinaryAveragePrecision
 
 from smmix_pl.callbacks.evaluation import Evaluated, Evaluation, on_device
-from smmix_pl.data import ImageData
+from smmix_pl.data.base import ImageData
 from smmix_pl.data.transforms import normalise
 from smmix_pl.errors import InputError
-from smmix_pl.metrics import DetectionHistograms, coarse
+from smmix_pl.metrics import OUTLIER, DetectionHistograms, coarse
+from smmix_pl.metrics.histogram import log_odds
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots import score_histograms
 from smmix_pl.results import Report
@@ -22,7 +25,7 @@ class OutlierDetection(Evaluation):
     """How well the largest softmax probability tells test images from images of another set.
 
     Logs ``test/ood_auroc`` and ``test/ood_fpr95`` (Hendrycks and Gimpel, 2017), with the test
-    images as the positives. Batches of outliers are evaluated beside those of the test set.
+    images as the positives. Outliers are normalised as the test images are.
 
     Args:
         outliers: The other data set; its test part is used, whatever its classes. Null takes
@@ -49,27 +52,20 @@ class OutlierDetection(Evaluation):
                 f"{size}; set the outliers' image_size to the same"
             )
         self.outliers.trainer = trainer
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.outliers.mean, self.outliers.std = data.mean, data.std  # what the model knows
         self.outliers.setup("test")
 
     def begin(self, trainer: Trainer, model: SMMixModule) -> None:
         """Begin anew."""
         self.histograms = on_device(DetectionHistograms(), model)
         self.batches = iter(()) if self.outliers is None else self._batches(self.outliers, model)
-        self.last = sum(trainer.num_test_batches) - 1
-        self.seen = 0
 
     def measure(self, batch: Evaluated) -> None:
-        """Add a batch of images and one of outliers; with the last one, all outliers left."""
+        """Add a batch of images and one of noise; with the first batch, all of another set."""
         self.histograms.update(batch.logits, outliers=False)
-        if self.outliers is None:
-            self.histograms.update(batch.logits_of(self._noise(batch)), outliers=True)
-        else:
-            last = self.seen == self.last
-            for others in self.batches:
-                self.histograms.update(batch.logits_of(others), outliers=True)
-                if not last:
-                    break
-        self.seen += 1
+        for others in [self._noise(batch)] if self.outliers is None else self.batches:
+            self.histograms.update(batch.logits_of(others), outliers=True)
 
     def report(self, images: int) -> Report:
         """AUROC and FPR at 95% TPR."""
@@ -103,3 +99,37 @@ class OutlierDetection(Evaluation):
         ]
         noise = torch.stack(drawn).to(batch.images.device)
         return normalise(noise, data.mean, data.std).to(batch.images.dtype)
+
+
+class OutlierPrecision(Evaluation):
+    """Area under the precision-recall curve of a set's own outliers, found by low confidence.
+
+    Logs ``test/AUPR``. Outliers, which have the class -1, are the positives; confidence is the
+    largest softmax probability over the classes in question (ImageNet-O's protocol).
+    """
+
+    measures_outliers = True
+
+    def begin(self, trainer: Trainer, model: SMMixModule) -> None:
+        """Begin anew.
+
+        Raises:
+            InputError: The data has no outliers of its own.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not data.has_outliers:
+            raise InputError(
+                f"OutlierPrecision is for ImageNetO, not for {type(data).__name__}, all images of "
+                "which have a class; take it out of trainer.callbacks, or use OutlierDetection"
+            )
+        self.precision = on_device(BinaryAveragePrecision(), model)
+
+    def measure(self, batch: Evaluated) -> None:
+        """Add a batch."""
+        doubt = torch.sigmoid(-log_odds(batch.logits))  # 1 - p, told apart where p rounds to 1
+        self.precision.update(doubt, (batch.classes == OUTLIER).long())
+
+    def report(self, images: int) -> Report:
+        """The area, over all ranks."""
+        protocol = {"outliers": "of the set", "score": "largest softmax probability"}
+        return Report(protocol, images, {"AUPR": float(self.precision.compute())})

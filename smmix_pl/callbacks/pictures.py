@@ -24,8 +24,8 @@ class MixedPictures(Callback):
     about 200 kB.
 
     Args:
-        every_n_epochs: At least 1; the last epoch is always drawn.
-        examples: Number of rows.
+        every_n_epochs: At least 1; the last epoch of ``max_epochs`` is always drawn.
+        examples: Number of rows, at least 1; no more than a validation batch has images.
     """
 
     def __init__(self, every_n_epochs: int = 10, examples: int = 4) -> None:
@@ -54,7 +54,8 @@ class MixedPictures(Callback):
         if not (due or self._asked(trainer)):
             return
         images, classes = batch
-        ends = [*range(self.examples), *range(-self.examples, 0)]  # far apart, so of other classes
+        rows = min(self.examples, len(images))
+        ends = [*range(rows), *range(-rows, 0)]  # far apart, so of other classes
         data = trainer.datamodule  # type: ignore[attr-defined]
         names = [data.class_names[label] for label in classes[ends].tolist()]
         backbone = cast(SMMixModule, pl_module).backbone

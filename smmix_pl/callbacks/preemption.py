@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,8 +13,10 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.checkpointing import JOB_FILE, last_checkpoint
 
 STOPPED = 75
@@ -32,7 +35,10 @@ class Preemption(Callback):
 
     The program then exits with status 75; ``--ckpt_path last`` goes on. SIGUSR1 in a SLURM job also
     requeues the job. All ranks stop at the same step, whichever of them was told. A signal during
-    validation, or in an epoch's last step, is heeded after the next epoch's first step.
+    validation, or in an epoch's last step, is heeded after the next epoch's first step. (Between
+    epochs Lightning cannot go on exactly. Where an epoch has one step alone, the run is not
+    stopped: what kills it leaves the checkpoint of the epoch before.) An evaluation or prediction
+    by itself has nothing to save, and ends at once.
     """
 
     def __init__(self) -> None:
@@ -42,10 +48,11 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in place of Lightning, which would save in mid-step or not at all."""
         self._signal = signal.SIGTERM if trainer.received_sigterm else None
-        self._before = {number: signal.signal(number, self._told) for number in SIGNALS}
+        self._listen(self._told)
         job = os.environ.get("SLURM_JOB_ID")
-        if job and trainer.is_global_zero and trainer.log_dir and Path(trainer.log_dir).is_dir():
-            (Path(trainer.log_dir) / JOB_FILE).write_text(job)
+        folder = run_folder(trainer) if trainer.is_global_zero else None
+        if job and folder is not None and folder.is_dir():
+            (folder / JOB_FILE).write_text(job)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what was logged after the last checkpoint."""
@@ -63,6 +70,19 @@ class Preemption(Callback):
             told = trainer.strategy.reduce_boolean_decision(told, all=False)
         if told:
             self._stop(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a signal end what is no training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._listen(signal.SIG_DFL)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a signal end what is no training."""
+        self._listen(signal.SIG_DFL)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a signal end what is no training."""
+        self._listen(signal.SIG_DFL)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -86,11 +106,14 @@ class Preemption(Callback):
             signal.signal(number, handler)
         self._before = {}
 
+    def _listen(self, handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+        self._before = {number: signal.signal(number, handler) for number in SIGNALS}
+
     def _told(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
     def _stop(self, trainer: Trainer) -> None:
-        path = _folder(trainer) / "last.ckpt"
+        path = trainer.strategy.broadcast(_folder(trainer)) / "last.ckpt"
         _log_step(trainer)
         trainer.save_checkpoint(path)
         told = signal.Signals(self._signal).name if self._signal else "a signal to another rank"
@@ -124,7 +147,7 @@ def _folder(trainer: Trainer) -> Path:
     kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     if kept and kept[0].dirpath:
         return Path(kept[0].dirpath)
-    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+    return (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
 
 
 def _last_good(trainer: Trainer) -> Path | None:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from smmix_pl.callbacks.evaluation import Evaluation
 from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.module import SMMixModule
+from smmix_pl.randomness import run_seed
 from smmix_pl.results import Report, as_json, write_results
 
 PACKAGES = ("smmix-pl", "torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy")
@@ -76,7 +76,7 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {
         "model": model.hparams["backbone"],
-        "mixer": type(model.mixer).__name__,
+        "mixer": model.trained.get("mixer", type(model.mixer).__name__),
         "data": type(data).__name__,
         "image_size": list(data.image_size),
         "num_classes": model.num_classes,
@@ -84,14 +84,14 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
         "parameters": sum(weight.numel() for weight in model.backbone.parameters()),
         "tokens": list(model.backbone.grid),
         "checkpoint": str(trainer.ckpt_path or ""),
-        "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+        "seed": model.trained.get("seed", run_seed()),
         "precision": str(trainer.precision),
         "ranks": trainer.world_size,
         "git_commit": git_commit(),
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest()
         if config.is_file()
         else sha256_of(model.hparams),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
     }

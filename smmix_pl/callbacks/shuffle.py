@@ -48,11 +48,11 @@ class PatchShuffle(Evaluation):
 
     def measure(self, batch: Evaluated) -> None:
         """Evaluate one batch at every grid."""
-        self.accuracy.update(0, batch.logits, batch.classes)
+        self.accuracy.update(0, batch.logits, batch.labels)
         for condition, side in enumerate(self.fitting, start=1):
             order = random_order((side, side), self.seed, batch.places).to(batch.images.device)
             shuffled = shuffle_patches(batch.images, order)
-            self.accuracy.update(condition, batch.logits_of(shuffled), batch.classes)
+            self.accuracy.update(condition, batch.logits_of(shuffled), batch.labels)
 
     def report(self, images: int) -> Report:
         """The accuracy at each grid; 0 stands for the whole image."""

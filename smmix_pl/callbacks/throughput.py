@@ -30,6 +30,10 @@ class Throughput(Callback):
         self._clock = StepClock.running = StepClock(pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the time between epochs."""
+        self._since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the time that validation took."""
         self._since = time.perf_counter()
 

@@ -21,7 +21,6 @@ from smmix_pl.data.imagenet_variants import (
 )
 from smmix_pl.data.inaturalist import INaturalist
 from smmix_pl.data.pets import OxfordPets
-from smmix_pl.data.scores import CorruptionError, OutlierPrecision
 from smmix_pl.data.streaming import HuggingFace, LitData, Shards
 from smmix_pl.data.tiny_imagenet import TinyImageNet
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
@@ -33,7 +32,6 @@ __all__ = [
     "CIFAR100C",
     "CUB",
     "Aircraft",
-    "CorruptionError",
     "Digits",
     "EvalTransform",
     "FileData",
@@ -51,7 +49,6 @@ __all__ = [
     "ImageNetSketch",
     "ImageNetV2",
     "LitData",
-    "OutlierPrecision",
     "OxfordPets",
     "Shards",
     "StanfordCars",

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import Dataset, Subset
 
-from smmix_pl.checks import in_range
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.download import Archive, fetch
 from smmix_pl.data.inspection import Sizes, check_names, check_range, inspect, require_good
 from smmix_pl.data.loaders import Loaders
+from smmix_pl.data.reading import whole_lists
 from smmix_pl.data.splits import training_part
 from smmix_pl.data.transforms import (
     EvalTransform,
@@ -57,7 +58,8 @@ class ImageData(Loaders, ABC):
         download: Fetch the data set into root if it is not there and its owner offers it openly.
         bad_images: What an image that cannot be read does: ``stop`` the run with its name, or
             ``skip``, counted and told at the end of the epoch.
-        cache: Keep decoded files in memory; for sets of files that fit there.
+        cache: Keep decoded images in memory; for sets of files that fit there. Sets that come as
+            arrays lie there anyway; streamed ones refuse.
         check: Read every image of what the command needs before it starts.
     """
 
@@ -68,6 +70,12 @@ class ImageData(Loaders, ABC):
     """Images in each part, as its owner counts them; the check compares."""
     class_subset: list[int] | None = None
     """The classes that evaluation is restricted to, where it is (ImageNet-A, -R, -O)."""
+    has_outliers: ClassVar[bool] = False
+    """Some images are of no class, and numbered -1."""
+    cacheable: ClassVar[bool] = True
+    """Decoded images may be kept in memory."""
+    trainable: ClassVar[bool] = True
+    """There is a training part; other sets are for testing alone."""
 
     def __init__(
         self,
@@ -102,6 +110,12 @@ class ImageData(Loaders, ABC):
             raise InputError(f"data.train_share is {train_share}; it must be in (0, 1]")
         in_range("data.num_workers", num_workers or 0, 0, hint="0 loads in the run's own process")
         in_range("data.split_seed", split_seed, 0)
+        if cache and not self.cacheable:
+            raise InputError(
+                f"data.cache is true, but {type(self).__name__} reads images as they are stored; "
+                "set it to false"
+            )
+        one_of("data.bad_images", bad_images, ("stop", "skip"))
         for channel in mean or ():
             in_range("data.mean", channel, -LARGEST, LARGEST, "those of images in [0, 1]")
         for channel in std or ():
@@ -123,7 +137,8 @@ class ImageData(Loaders, ABC):
         self.check = check
         if download:
             fetch(self.archives, self.root, type(self).__name__)
-        self.class_names: list[str] = self.find_classes()
+        with whole_lists(self.root):
+            self.class_names: list[str] = self.find_classes()
         self.num_classes = len(self.class_names)
         check_names(self.class_names, str(self.root))
         if self.num_classes < 2:
@@ -148,13 +163,28 @@ class ImageData(Loaders, ABC):
 
     def setup(self, stage: str) -> None:
         """Open what a stage needs, so that what is missing is told before the first step."""
-        splits: dict[str, tuple[Any, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
-        for split in splits.get(stage, (stage,)):
-            if self.check and split != "predict":
-                require_good(self.images(split, inspect), self.class_names, split, self.sizes)
+        opened: dict[str, tuple[Any, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
+        splits = opened.get(stage, (stage,))
+        if "train" in map(self.part_of, splits) and not self.trainable:
+            name = type(self).__name__
+            raise InputError(f"{name} has no training part; run `lightning test` with it")
+        if self.check and stage != "predict":
+            for part in dict.fromkeys(map(self.part_of, splits)):
+                require_good(self.images(part, inspect), self.classes_in_question, part, self.sizes)
+        for split in splits:
             self._sets[split] = self._open(split)
         if stage == "fit":
             self._check_batch(len(self._sets["train"]))  # type: ignore[arg-type]
+
+    def part_of(self, split: Split) -> Split:
+        """The part of the data set that images are taken from."""
+        return "train" if split == "val" and self.held_out else split
+
+    @property
+    def classes_in_question(self) -> dict[int, str]:
+        """Names of the classes that the set has images of, by their numbers."""
+        numbers = range(self.num_classes) if self.class_subset is None else self.class_subset
+        return {number: self.class_names[number] for number in numbers}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -172,18 +202,15 @@ class ImageData(Loaders, ABC):
             if self.predict_dir is not None:
                 return ImageFiles(self.predict_dir, transform)
             return NamedImages(self.images("test", transform))
-        if split == "test" or (split == "val" and not self.held_out):
-            return self._checked(self.images(split, transform))
-        images = self._checked(self.images("train", transform))
+        part = self.part_of(split)
+        images: Any = self.images(part, transform)
+        check_range(images.targets, self.num_classes, str(self.root), self.has_outliers)
+        if part != "train":
+            return images
         kept, held = training_part(
             images.targets, self.held_out, self.train_share, self.shots, self.split_seed
         )
         return Subset(images, kept if split == "train" else held)
-
-    def _checked(self, images: Any) -> Any:
-        """The images themselves, if every class number is in range."""
-        check_range(images.targets, self.num_classes, str(self.root))
-        return images
 
     def _check_batch(self, images: int) -> None:
         ranks = self._ranks()[0]

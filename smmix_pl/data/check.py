@@ -8,27 +8,38 @@
 from jsonargparse import auto_cli
 
 from smmix_pl.commands import FunctionParser, one_sentence
-from smmix_pl.data.base import ImageData
+from smmix_pl.data.base import ImageData, Split
 from smmix_pl.data.inspection import Report, examine, inspect
 from smmix_pl.errors import InputError
 from smmix_pl.trust import only_named_packages
 
 
 def check(data: ImageData) -> list[Report]:
-    """Reports on all parts of a data set; one on a part that cannot be opened says why."""
+    """Reports on the parts of a data set; one on a part that cannot be opened says why.
+
+    Where validation images are held out of train, it may be all that there is.
+    """
     reports = []
-    for part in ("train", "val", "test"):
+    splits: tuple[Split, ...] = ("train", "val", "test") if data.trainable else ("test",)
+    for part in dict.fromkeys(map(data.part_of, splits)):
         try:
             images = data.images(part, inspect)
         except InputError as error:
-            reports.append(Report(part, 0, None, bad=[str(error)]))
+            spared = part == "test" and data.held_out > 0
+            bad, notes = ([], [str(error)]) if spared else ([str(error)], [])
+            reports.append(Report(part, 0, None, bad, notes))
         else:
-            reports.append(examine(images, data.class_names, part, data.sizes))
+            reports.append(examine(images, data.classes_in_question, part, data.sizes))
     return reports
 
 
-def tell(data: ImageData) -> None:
-    """Read every image of a data set and give a verdict."""
+def tell(data: ImageData, trainer: dict | None = None) -> None:  # type: ignore[type-arg]
+    """Read every image of a data set and give a verdict.
+
+    Args:
+        data: The data set.
+        trainer: What an overlay says of the trainer; a check needs none of it.
+    """
     reports = check(data)
     print("\n\n".join(map(str, reports)))
     raise SystemExit(0 if all(report.good for report in reports) else 1)

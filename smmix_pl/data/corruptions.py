@@ -50,6 +50,7 @@ class Corrupted(ImageData):
         **options: See `ImageData`.
     """
 
+    trainable = False
     reference_errors: ClassVar[dict[str, float] | None] = None
     """What the mean corruption error is relative to, where the protocol says so."""
 
@@ -95,9 +96,6 @@ class Corrupted(ImageData):
 
     def images(self, split: Split, transform: Transform) -> Images:
         """All of them, one after the other."""
-        if split != "test":
-            name = type(self).__name__
-            raise InputError(f"{name} has a test part only; run `lightning test` with it")
         return Joined([self.corrupted(*name, transform) for name in self.test_names])
 
 

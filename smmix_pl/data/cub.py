@@ -2,7 +2,7 @@
 
 from smmix_pl.data.base import Split
 from smmix_pl.data.download import Archive
-from smmix_pl.data.files import FileData, Samples, read_lines, unpacked
+from smmix_pl.data.files import FileData, Samples, read_table, unpacked
 from smmix_pl.data.inspection import Sizes
 
 
@@ -40,4 +40,4 @@ class CUB(FileData):
 
     def _table(self, name: str) -> list[str]:
         """The second column of a list, in the order of the first, which counts from 1."""
-        return [line.split(" ", 1)[1] for line in read_lines(self.folder / name)]
+        return [value for _, value in read_table(self.folder / name, 2, " ")]

@@ -11,7 +11,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from smmix_pl.data.base import ImageData, Images, Split
 from smmix_pl.data.cache import PixelCache
-from smmix_pl.data.reading import Source, existing_folder, transformed
+from smmix_pl.data.reading import Source, existing_folder, transformed, whole_lists
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
 
@@ -64,7 +64,16 @@ class FileData(ImageData):
 
     def images(self, split: Split, transform: Transform) -> Images:
         """The listed files, decoded when asked for."""
-        return LabelledImages(self.samples(split), transform, self.cache)
+        return LabelledImages(self.whole_samples(split), transform, self.cache)
+
+    def whole_samples(self, split: Split) -> Samples:
+        """The samples, where nothing is wrong with the lists that they are read from.
+
+        Raises:
+            InputError: Something is.
+        """
+        with whole_lists(self.root):
+            return self.samples(split)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -132,6 +141,22 @@ def read_lines(file: Path) -> list[str]:
     if not file.is_file():
         raise incomplete(file.parent, file.name)
     return file.read_text().splitlines()
+
+
+def read_table(file: Path, columns: int, separator: str | None = None) -> list[list[str]]:
+    """The columns of a list that comes with a data set; the last takes what is left of a line.
+
+    Raises:
+        InputError: It is not there, or a line has fewer.
+    """
+    rows = [line.split(separator, columns - 1) for line in read_lines(file)]
+    for number, row in enumerate(rows, start=1):
+        if len(row) < columns:
+            raise InputError(
+                f"line {number} of {file} has {len(row)} of {columns} columns; unpack its archive "
+                "again, in full"
+            )
+    return rows
 
 
 def incomplete(folder: Path, lacks: str) -> InputError:

@@ -1,7 +1,7 @@
 """Sets that test ImageNet models elsewhere: -A, -R, -V2, -Sketch, -O, and the ReaL labels.
 
 They have no training part and number their classes as ImageNet does. Where a set covers some of the
-classes only, `class_subset` tells the module which; its protocol ignores the model's other outputs.
+classes only, `class_subset` tells the model which; its protocol ignores the model's other outputs.
 """
 
 import json
@@ -24,6 +24,7 @@ from smmix_pl.errors import InputError
 class ImageNetVariant(FileData):
     """Class folders for testing alone; ``root`` holds the folder that the archive unpacks to."""
 
+    trainable = False
     folder_name: ClassVar[str]
 
     def find_classes(self) -> list[str]:
@@ -33,7 +34,6 @@ class ImageNetVariant(FileData):
 
     def samples(self, split: Split) -> Samples:
         """All images, for test and validation."""
-        refuse_training(self, split)
         numbers = self.class_subset or list(range(len(WORDNET_IDS)))
         found = folder_samples(self.folder, [self.folder_of(number) for number in numbers])
         return [(source, numbers[label]) for source, label in found]
@@ -122,6 +122,7 @@ class ImageNetO(ImageNetVariant):
     """
 
     folder_name = "imagenet-o"
+    has_outliers = True
 
     def find_classes(self) -> list[str]:
         """ImageNet's classes; those named by a folder are tested."""
@@ -142,19 +143,20 @@ class ImageNetReaL(ImageNet):
     """ImageNet's validation images with the ReaL labels (Beyer et al., 2020).
 
     An image may show several classes, any of which is right; the 3,163 that show none are left out.
-    Labels are ``(1000,)`` bool. ``root`` as for `ImageNet`. Arguments: see `ImageData`.
+    Labels are ``(1000,)`` bool; see `smmix_pl.metrics.true_classes`. ``root`` as for `ImageNet`.
+    Arguments: see `ImageData`.
     """
 
+    trainable = False
     sizes = Sizes(0, 46_837, 46_837)
 
     def samples(self, split: Split) -> Samples:
         """The validation images that show an ImageNet class."""
-        refuse_training(self, split)
         return [sample for sample in super().samples(split) if real_labels(str(sample[0]))]
 
     def images(self, split: Split, transform: Transform) -> Images:
         """Images with all their classes."""
-        return RealImages(self.samples(split), transform, self.cache)
+        return RealImages(self.whole_samples(split), transform, self.cache)
 
     def _find_folders(self) -> list[str]:
         return WORDNET_IDS
@@ -188,17 +190,6 @@ def real_labels(name: str) -> list[int]:
 def timm_indices(file: str) -> list[int]:
     """Class numbers from one of timm's index files."""
     return [int(line) for line in _timm_info(file).split()]
-
-
-def refuse_training(data: FileData, split: Split) -> None:
-    """Say that a set is for testing.
-
-    Raises:
-        InputError: A training part is asked for.
-    """
-    if split == "train":
-        name = type(data).__name__
-        raise InputError(f"{name} has no training part; run `lightning test` with it")
 
 
 def _timm_info(file: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from smmix_pl.data.base import Split
 from smmix_pl.data.files import FileData, Samples, incomplete
 from smmix_pl.data.inspection import Sizes
+from smmix_pl.errors import InputError
 
 OFFICIAL_SIZES = {
     "2018": Sizes(437_513, 24_426, 24_426),
@@ -53,5 +54,8 @@ class INaturalist(FileData):
         file = self.root / f"{part}{self.version}.json"
         if not file.is_file():
             raise incomplete(self.root, file.name)
-        found: dict[str, Any] = json.loads(file.read_text())
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+        except ValueError as error:
+            raise InputError(f"{file} is cut off ({error}); unpack its archive again") from error
         return found

@@ -1,17 +1,20 @@
 """What a pre-flight check looks at: every image of a part, its labels, the names of the classes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from smmix_pl.data.reading import BadImage, to_rgb
 from smmix_pl.errors import InputError, one_line
+from smmix_pl.metrics import OUTLIER
 
 ORIENTATION = 0x0112
 """EXIF's number for how a camera was held."""
@@ -86,13 +89,21 @@ def inspect(image: Image.Image) -> str:
     return "; ".join(odd)
 
 
-def examine(images: Any, class_names: Sequence[str], part: str, sizes: Sizes | None) -> Report:
-    """Read every image of a part that was opened with `inspect` as its transform."""
+def examine(images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None) -> Report:
+    """Read every image of a part that was opened with `inspect` as its transform.
+
+    Args:
+        images: The part.
+        names: Of the classes that it has to have images of, by their numbers.
+        part: ``train``, ``val`` or ``test``.
+        sizes: Images in each part, as its owner counts them.
+    """
     report = Report(part, len(images), getattr(sizes, part, None))
     labels = np.asarray(images.targets, dtype=np.int64)
-    counts = Counter(labels[labels >= 0].tolist())
-    report.per_class = {name: counts[number] for number, name in enumerate(class_names)}
+    counts = Counter(labels.tolist())
+    report.per_class = {name: counts[number] for number, name in names.items()}
     sources = [str(source) for source, _ in getattr(images, "samples", [])]
+    report.notes += _not_listed({Path(source).parent for source in sources})
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
         for index, (bad, odd) in enumerate(
             pool.map(_examine_one, repeat(images), range(len(images)))
@@ -104,13 +115,28 @@ def examine(images: Any, class_names: Sequence[str], part: str, sizes: Sizes | N
     return report
 
 
-def require_good(images: Any, class_names: Sequence[str], part: str, sizes: Sizes | None) -> None:
-    """Print the report on one part.
+def _not_listed(folders: set[Path]) -> list[str]:
+    """A note where folders of images hold files that are none by their names."""
+    others = [
+        path
+        for folder in sorted(folders)
+        if folder.is_dir()  # not in a tar file
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix.lower() not in IMG_EXTENSIONS
+    ]
+    if not others:
+        return []
+    known = " ".join(IMG_EXTENSIONS)
+    return [f"{len(others)} files are left out, {others[0]} among them; names must end on {known}"]
+
+
+def require_good(images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None) -> None:
+    """Print the report on one part; arguments as for `examine`.
 
     Raises:
         InputError: The verdict is bad.
     """
-    report = examine(images, class_names, part, sizes)
+    report = examine(images, names, part, sizes)
     print(report)
     if not report.good:
         faults = report.faults()
@@ -121,8 +147,10 @@ def check_names(class_names: Sequence[str], place: str) -> None:
     """Refuse two classes of one name, which nobody could tell apart, and names that are no text.
 
     Raises:
-        InputError: There are such.
+        InputError: There are such, or no class at all.
     """
+    if not class_names:
+        raise InputError(f"{place} names no class; unpack its archive again, in full")
     name, count = Counter(class_names).most_common(1)[0]
     if count > 1:
         raise InputError(f"{place} has {count} classes called {name!r}; rename all but one")
@@ -135,8 +163,14 @@ def check_names(class_names: Sequence[str], place: str) -> None:
             ) from error
 
 
-def check_range(labels: Sequence[int], classes: int, place: str) -> None:
-    """Refuse class numbers that the model has no output for; -1 stands for none of the classes.
+def check_range(labels: Sequence[int], classes: int, place: str, outliers: bool) -> None:
+    """Refuse class numbers that the model has no output for.
+
+    Args:
+        labels: Class numbers.
+        classes: How many classes there are.
+        place: Where the data set is.
+        outliers: Whether -1 is allowed, which stands for none of the classes.
 
     Raises:
         InputError: There are such, or no labels at all.
@@ -144,8 +178,9 @@ def check_range(labels: Sequence[int], classes: int, place: str) -> None:
     if not len(labels):
         raise InputError(f"{place} holds no image of this part; unpack its archive again")
     low, high = int(np.min(labels)), int(np.max(labels))
-    if low < -1 or high >= classes:
-        wrong = low if low < -1 else high
+    lowest = OUTLIER if outliers else 0
+    if low < lowest or high >= classes:
+        wrong = low if low < lowest else high
         raise InputError(
             f"{place} has a label {wrong}, outside the {classes} classes; mend its list"
         )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from smmix_pl.data.base import Split
 from smmix_pl.data.download import Archive
-from smmix_pl.data.files import FileData, Samples, read_lines, unpacked
+from smmix_pl.data.files import FileData, Samples, read_table, unpacked
 from smmix_pl.data.inspection import Sizes
 
 
@@ -45,5 +45,5 @@ class OxfordPets(FileData):
         return [(str(images / f"{name}.jpg"), label) for name, label in self._list(part)]
 
     def _list(self, part: Literal["trainval", "test"]) -> list[tuple[str, int]]:
-        lines = read_lines(self.folder / "annotations" / f"{part}.txt")
-        return [(name, int(label) - 1) for name, label, *_ in map(str.split, lines)]
+        rows = read_table(self.folder / "annotations" / f"{part}.txt", columns=4)
+        return [(name, int(label) - 1) for name, label, *_ in rows]

@@ -1,7 +1,8 @@
 """From a file, or a slice of a tar file, to an RGB image; what cannot be read is told by name."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,14 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 file called ``cat.jpg`` to Ghostscript, which runs it."""
 Image.init()  # until then, Pillow knows some of them only
 
-UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 """What Pillow raises on files that are not images, or only the beginning of one."""
 
 
@@ -127,6 +135,25 @@ def read_array(file: Path) -> np.ndarray:
         ) from error
     except (ValueError, EOFError) as error:
         raise InputError(f"{file} is cut off or no array ({error}); unpack it again") from error
+
+
+@contextmanager
+def whole_lists(root: Path) -> Iterator[None]:
+    """While a data set's own lists are read, which tell classes and splits.
+
+    Raises:
+        InputError: They do not fit together, or not what they are read as.
+    """
+    try:
+        yield
+    except Exception as error:  # what parsers of such files raise has no common type
+        if isinstance(error, InputError) or getattr(error, "errno", None):
+            raise
+        told = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"a list in {root} is cut off, or another data set's ({told}); unpack its archive "
+            "again, in full"
+        ) from error
 
 
 def existing_folder(folder: Path, option: str = "data.root") -> Path:

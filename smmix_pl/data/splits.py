@@ -8,7 +8,9 @@ from smmix_pl.errors import InputError
 
 
 def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices so that every class gives the same share, rounded, and at least one image.
+    """Split indices so that every class gives the same share, rounded.
+
+    Of each class at least one image is held out and, of two or more, at least one is kept.
 
     Args:
         labels: Class number of each image.
@@ -18,7 +20,10 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[li
     Returns:
         Indices kept and indices held out, both in order.
     """
-    held = [members[: max(1, round(share * len(members)))] for members in _shuffled(labels, seed)]
+    held = [
+        members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))]
+        for members in _shuffled(labels, seed)
+    ]
     is_held = np.zeros(len(labels), dtype=bool)
     is_held[np.concatenate(held)] = True
     return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()

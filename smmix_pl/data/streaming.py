@@ -4,6 +4,7 @@ All are read at random places, so samplers share them out over ranks and workers
 every image once an epoch, in an order that follows from seed and epoch, also after a resume.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ class Shards(FileData):
         found: Samples = []
         for tar in tars[0] or tars[1]:
             labels = {_key(place): _number(place) for place in files_in_tar(tar, (".cls",))}
-            found += [(place, labels[_key(place)]) for place in images_in_tar(tar)]
+            for place in images_in_tar(tar):
+                if _key(place) not in labels:
+                    raise InputError(f"{place} has no .cls file beside it; write the shards again")
+                found.append((place, labels[_key(place)]))
         if not found:
             raise incomplete(self.root, f"{split}-*.tar")
         return found
@@ -57,6 +61,8 @@ class LitData(ImageData):
             to be copied there beforehand.
         **options: See `ImageData`.
     """
+
+    cacheable = False
 
     def __init__(self, remote: str | None = None, **options: Any) -> None:
         self.remote = remote  # find_classes, which the base calls, comes after it
@@ -94,8 +100,10 @@ class LitImages(Dataset[Any]):
                 self.items = StreamingDataset(str(folder), **options)
             else:
                 self.items = StreamingDataset(remote, cache_dir=str(folder), **options)
-            found = len(self.items)
-        except (ValueError, OSError, RuntimeError) as error:
+            len(self.items)  # opens them; on several ranks it counts one rank's share
+            index = json.loads((folder / "index.json").read_text())
+            found = sum(chunk["chunk_size"] for chunk in index["chunks"])
+        except (ValueError, LookupError, OSError, RuntimeError) as error:
             where = remote or folder
             raise InputError(
                 f"{where} has no litdata chunks of images ({error}); write them again"
@@ -138,6 +146,8 @@ class HuggingFace(ImageData):
         label: Name of the column of class numbers, which knows the classes' names.
         **options: See `ImageData`.
     """
+
+    cacheable = False
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from smmix_pl.data.base import Split
 from smmix_pl.data.download import Archive
-from smmix_pl.data.files import FileData, Samples, folder_samples, read_lines, unpacked
+from smmix_pl.data.files import FileData, Samples, folder_samples, read_lines, read_table, unpacked
 from smmix_pl.data.imagenet import readable
 from smmix_pl.data.inspection import Sizes
 
@@ -37,6 +37,6 @@ class TinyImageNet(FileData):
         if split == "train":
             return folder_samples(self.folder / "train", self.wordnet_ids)
         numbers = {name: number for number, name in enumerate(self.wordnet_ids)}
-        rows = [line.split("\t") for line in read_lines(self.folder / "val/val_annotations.txt")]
+        rows = read_table(self.folder / "val/val_annotations.txt", 6, "\t")
         images = self.folder / "val" / "images"
         return [(str(images / file), numbers[name]) for file, name, *_ in rows]

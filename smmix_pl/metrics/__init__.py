@@ -1,6 +1,6 @@
 """Metrics as sums of fixed size: right on many ranks, and of bounded memory at a million images."""
 
-from smmix_pl.metrics.accuracy import SweepAccuracy
+from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, true_classes
 from smmix_pl.metrics.classes import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, coarse
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
@@ -8,6 +8,7 @@ from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
 from smmix_pl.metrics.temperature import TemperatureScan
 
 __all__ = [
+    "OUTLIER",
     "AdaptiveCalibration",
     "ClassCounts",
     "ClasswiseCalibration",
@@ -18,4 +19,5 @@ __all__ = [
     "SweepAccuracy",
     "TemperatureScan",
     "coarse",
+    "true_classes",
 ]

@@ -29,8 +29,8 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def fine_bin(odds: Tensor) -> Tensor:
-    """The histogram bin of each of the log odds."""
-    share = (odds - LOWEST) / (HIGHEST - LOWEST)
+    """The histogram bin of each of the log odds; the first for NaN, which sums then show."""
+    share = ((odds - LOWEST) / (HIGHEST - LOWEST)).nan_to_num(0.0)
     return (share.clamp(0, 1) * FINE_BINS).long().clamp(max=FINE_BINS - 1)
 
 

@@ -17,15 +17,18 @@ class ClasswiseCalibration(Metric):
     Args:
         num_classes: K.
         n_bins: Equal-width bins.
+        among: How many of the classes are in question, where the logits of others are -inf; null
+            for all.
     """
 
     full_state_update = False
     gaps: Tensor
     images: Tensor
 
-    def __init__(self, num_classes: int, n_bins: int = 15) -> None:
+    def __init__(self, num_classes: int, n_bins: int = 15, among: int | None = None) -> None:
         super().__init__()
         self.n_bins = n_bins
+        self.among = among or num_classes
         # a bin's |accuracy - confidence| times its count is |right - confidence|, both summed
         gaps = torch.zeros(num_classes * n_bins, dtype=torch.float64)
         self.add_state("gaps", gaps, dist_reduce_fx="sum")
@@ -43,8 +46,7 @@ class ClasswiseCalibration(Metric):
 
     def compute(self) -> Tensor:
         """In [0, 1], usually near 1 / K."""
-        num_classes = len(self.gaps) // self.n_bins
-        return self.gaps.abs().sum() / (num_classes * self.images.clamp(min=1))
+        return self.gaps.abs().sum() / (self.among * self.images.clamp(min=1))
 
 
 class ProperScores(Metric):

@@ -56,9 +56,9 @@ class MixPro(Mixer):
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
-            return self.otherwise(images, labels, model, rng)
+            return replace(self.otherwise(images, labels, model, rng), notes={"branch": 0.0})
         mask = self.cell_mask(len(images), model.grid, rng).to(images.device, non_blocking=True)
-        mixed = mix_by_mask(images, labels, mask)
+        mixed = replace(mix_by_mask(images, labels, mask), notes={"branch": 1.0})
 
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
             agreement = torch.cosine_similarity(mixed.labels, logits.softmax(dim=1)).unsqueeze(1)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smmix_pl.checks import one_of
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Mixed, Mixer, Motivator, Regions, blend
 from smmix_pl.mixing.checks import probability
@@ -65,6 +66,7 @@ class SMMix(Mixer):
                 f"SMMix's region ratios are min_side_ratio {min_side_ratio} and max_side_ratio "
                 f"{max_side_ratio}; they must satisfy 0 < min <= max < 1 (the paper: 0.25, 0.75)"
             )
+        one_of("SMMix's region_choice", region_choice, ("max-min", "random"))
         self.mixup = Mixup(mixup_alpha)
         self.switch_prob = probability("SMMix's switch_prob", switch_prob)
         self.min_side_ratio = min_side_ratio

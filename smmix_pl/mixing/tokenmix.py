@@ -1,6 +1,7 @@
 """TokenMix: several blocks of tokens of one image over those of another (Liu et al., ECCV 2022)."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,18 +57,18 @@ class TokenMix(Mixer):
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
-            return self.mixup(images, labels, model, rng)
+            return replace(self.mixup(images, labels, model, rng), notes={"branch": 0.0})
         tokens = round(self.source_share * model.grid[0] * model.grid[1])
         mask = torch.from_numpy(block_mask(model.grid, tokens, rng))[None]
         mask = mask.to(images.device, non_blocking=True)
-        mixed = mix_by_mask(images, labels, mask)
+        mixed = replace(mix_by_mask(images, labels, mask), notes={"branch": 1.0})
         if self.teacher is None:
             return mixed
         activation = self.teacher.guide(images).attention
         of_target = attended_share(activation, mask)
         of_source = 1.0 - attended_share(activation.flip(0), mask)
         lam = of_target / (of_target + of_source)
-        return Mixed(mixed.images, blend(labels, lam), lam)
+        return replace(mixed, labels=blend(labels, lam), lam=lam)
 
 
 def block_mask(grid: tuple[int, int], tokens: int, rng: np.random.Generator) -> np.ndarray:

@@ -44,7 +44,7 @@ class TransMix(Mixer):
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
-            return self.mixup(images, labels, model, rng)
+            return replace(self.mixup(images, labels, model, rng), notes={"branch": 0.0})
         height, width = images.shape[-2:]
         rows, columns = self.cutmix.box(height, width, rng)
         mask = torch.zeros(1, height, width, dtype=torch.bool, device=images.device)
@@ -54,4 +54,4 @@ class TransMix(Mixer):
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
             return blend(labels, (mixed.lam + attended_share(attention, mask)) / 2)
 
-        return replace(mixed, attentive_labels=attentive_labels)
+        return replace(mixed, attentive_labels=attentive_labels, notes={"branch": 1.0})

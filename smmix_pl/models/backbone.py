@@ -6,7 +6,7 @@ B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w image tokens,
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 import timm
 import torch
@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smmix_pl.checks import one_of
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing.base import Guide, Queries
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
@@ -26,6 +27,9 @@ ImageSize = tuple[int, int]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SOURCES_OF_WEIGHTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments of timm's that name files of weights, which some versions of it unpickle."""
 
 
 class Features(NamedTuple):
@@ -90,6 +94,10 @@ class Backbone(nn.Module):
         guide_block: int | None = None,
     ) -> None:
         super().__init__()
+        one_of("model.token_head", token_head, ("own", "shared"))
+        one_of("model.attention", attention, get_args(Queries))
+        one_of("model.guide_precision", guide_precision, ("training", "float32"))
+        one_of("model.guide_mode", guide_mode, ("eval", "train"))
         model_args = model_args or {}
         if guide_size is not None:
             model_args = _for_any_size(name) | model_args
@@ -343,11 +351,12 @@ def create_timm_model(
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())
         raise InputError(f"timm knows no model named {name!r}; {near}")
-    if args.get("checkpoint_path"):
-        raise InputError(
-            f"backbone_args.checkpoint_path is {args['checkpoint_path']!r}, which timm would open; "
-            "give the file as model.init_from, so that no code in it is run"
-        )
+    for source in SOURCES_OF_WEIGHTS:
+        if args.get(source):
+            raise InputError(
+                f"backbone_args.{source} is {args[source]!r}, and timm would open what it names; "
+                "give the file as model.init_from, so that no code in it is run"
+            )
     if args.get("num_classes", num_classes) != num_classes:
         raise InputError(
             f"model.backbone_args sets num_classes to {args['num_classes']}, which comes from the "
