@@ -10,7 +10,7 @@ configs/cifar10_small.yaml, the same on 900 images for as many steps, configs/ci
 only the mixer differs. A run lies in runs/evidence/SET/METHOD/seed_S and is not trained again, so
 this can be done in parts; begin in another folder where --flags change. Prints a Markdown table of
 mean and sample standard deviation over seeds, and writes it with a figure to --out. Images per
-second are the median of the training steps', loading included: they compare where nothing else
+second are those of the mean training step, loading included: they compare where nothing else
 runs. --equal-time trains methods once more, for as many epochs as take SMMix's time by those
 speeds.
 """
@@ -192,7 +192,8 @@ def measures(folder: Path) -> dict[str, float]:
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())["metrics"]
     with (folder / "metrics.csv").open() as file:
         speeds = [row["images_per_second"] for row in csv.DictReader(file)]
-    speed = statistics.median(float(value) for value in speeds if value)
+    # of the mean step, as a mixer with two branches has steps of two kinds
+    speed = statistics.harmonic_mean([float(value) for value in speeds if value])
     shares = {name: 100 * found[name]["value"] for name in MEASURES if name in found}
     return shares | {"images_per_second": speed}
 

@@ -3,12 +3,13 @@
 python benchmarks/mixers.py [MIXER ...] [--backbone deit_small_patch16_224] [--size 224]
     [--batch 8] [--rounds 10] [--device auto]
 
-Every mixer is taken in its own branch; the recipes of SMMix, TransMix, TokenMix and MixPro take it
-on half of the batches. Forward passes: without gradient, before mixing. Parameters: the token head,
-where the batch has regions for it. Attention: of unmixed images (before mixing), of the mixed ones
-(in their training pass) or none. Teacher: the model itself, or a trained one by option. Step: time
-of a whole training step (mixing, forward, backward, AdamW) over that of a CutMix step: taken in
-turn in one process, the median of each, the first round uncounted.
+Every mixer is taken in its own branch, and MixupCutMix, DeiT's recipe, in both; the recipes of
+SMMix, TransMix, TokenMix and MixPro take it on half of the batches. Forward passes: without
+gradient, before mixing. Parameters: the token head, where the batch has regions for it.
+Attention: of unmixed images (before mixing), of the mixed ones (in their training pass) or none.
+Teacher: the model itself, or a trained one by option. Step: time of a whole training step (mixing, forward,
+backward, AdamW) over that of a CutMix step: taken in turn in one process, the median of each, the
+first round uncounted.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from smmix_pl import (
     Mixer,
     MixPro,
     Mixup,
+    MixupCutMix,
     NoMix,
     ResizeMix,
     SaliencyMix,
@@ -42,6 +44,7 @@ MIXERS: dict[str, Mixer] = {
         CutMix(),
         NoMix(),
         Mixup(),
+        MixupCutMix(),
         ResizeMix(),
         GridMix(),
         FMix(),

@@ -36,7 +36,10 @@ COLUMNS = (
     *("target", "variant", "metric", "published", "ours", "spread", "seeds"),
     *("differences", "config", "runs", "date", "commit"),
 )
-PUBLISHED_DIFFERENCES = "published with OpenMixup's code; best epoch chosen on the test set in both"
+PUBLISHED_DIFFERENCES = (
+    "published with OpenMixup's code, its RandAugment and its precision; best epoch chosen on the "
+    "test set in both, there of the last 10, here of all"
+)
 
 
 @dataclass(frozen=True)

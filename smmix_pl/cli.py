@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -23,6 +23,7 @@ from smmix_pl.callbacks import (  # all can then be named without a module
     FiniteNumbers,
     PredictionsCSV,
     Preemption,
+    StepBar,
 )
 from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.callbacks.results import description
@@ -176,17 +177,13 @@ class SMMixCLI(LightningCLI):
             ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's trainer, with a progress bar that does not wait for the device at each step.
-
-        To show a loss is to read it back from the device; Lightning's own bar does so every step.
-        And predictions are written, which Lightning would only return.
-        """
+        """Lightning's trainer, with our progress bar; predictions are written to a file."""
         config = self.config_init[self.subcommand].trainer
         added = self.trainer_defaults["callbacks"]
         named = config.callbacks or []
         has_bar = any(isinstance(one, ProgressBar) for one in named)
         if config.enable_progress_bar is not False and not has_bar:
-            added.append(RichProgressBar(refresh_rate=20))
+            added.append(StepBar())
         writes = any(isinstance(one, PredictionsCSV) for one in named)
         if self.subcommand == "predict" and not writes:
             added.append(PredictionsCSV())

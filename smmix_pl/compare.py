@@ -127,9 +127,11 @@ def notes(runs: Mapping[str, Results], published: Sequence[Published]) -> list[s
     for name, run in runs.items():
         of = run["run"]
         size = " x ".join(map(str, of["image_size"]))
+        commit = of["git_commit"] or "unknown"
+        changed = "+" if commit.endswith("+") else ""
         lines.append(
             f"- {name}: {of['model']} ({of['mixer']}) on {of['data']} at {size}, "
-            f"seed {of['seed']}, commit {(of['git_commit'] or 'unknown')[:10]}\n"
+            f"seed {of['seed']}, commit {commit.rstrip('+')[:10]}{changed}\n"
         )
     if len({(run["run"]["data"], tuple(run["run"]["image_size"])) for run in runs.values()}) > 1:
         lines.append("- These runs were tested on different data or image sizes.\n")
@@ -161,9 +163,10 @@ def figures(runs: Mapping[str, Results], published: Sequence[Published]) -> dict
     """Overlaid reliability and occlusion curves, of what the runs hold."""
     drawn = {}
     for name in _shared(runs, "reliability"):
-        drawn[name] = reliability_curves(
-            {run: results["reliability"][name] for run, results in runs.items()}
-        )
+        diagrams = {run: results["reliability"][name] for run, results in runs.items()}
+        scaled = " after temperature scaling" if "scaled" in name else ""
+        bins = len(next(iter(diagrams.values()))["total"])
+        drawn[name] = reliability_curves(diagrams, f"Calibration{scaled}, {bins} bins")
     for name in _shared(runs, "curves"):
         if name.startswith("occlusion"):
             curves = {run: _curve(results, name) for run, results in runs.items()}

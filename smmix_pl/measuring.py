@@ -79,6 +79,7 @@ class Stopwatch(Callback):
 
     def __init__(self) -> None:
         self.seconds: dict[float | None, list[float]] = {}
+        self.met: set[float | None] = set()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
@@ -96,9 +97,11 @@ class Stopwatch(Callback):
     ) -> None:
         """Count a step that is not a warm-up."""
         seconds = synchronised(pl_module.device) - self._begin
-        if batch_idx >= WARMUP:
-            branch = trainer.callback_metrics.get("train/branch")
-            key = None if branch is None else float(branch)
+        branch = trainer.callback_metrics.get("train/branch")
+        key = None if branch is None else float(branch)
+        first = key not in self.met  # may compile
+        self.met.add(key)
+        if batch_idx >= WARMUP and not first:
             self.seconds.setdefault(key, []).append(seconds)
 
 

@@ -205,6 +205,12 @@ class SMMixModule(LightningModule):
             left_out[self.class_subset] = False
             self.left_out = left_out.to(self.device)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Forget what the last batch logged: Lightning would log it again where this has none."""
+        for metric in self.trainer._results.result_metrics:  # type: ignore[union-attr]
+            if metric.meta.on_step and not metric.meta.on_epoch:
+                metric.reset()
+
     def on_train_start(self) -> None:
         """Mend the progress that was restored."""
         begin_next_epoch(self.trainer)
@@ -277,7 +283,10 @@ class SMMixModule(LightningModule):
         rank_zero_info(f"learning rate {lr:.4g} at a global batch of {global_batch}")
         for logger in self.loggers:
             logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
-        optimizer = create_optimizer(self.backbone, self.optim, lr)
+        # Lightning clips, and unscales what fp16 scaled, between backward and step; fused kernels
+        # do the one themselves and know nothing of the other
+        fused = not trainer.gradient_clip_val and trainer.scaler is None
+        optimizer = create_optimizer(self.backbone, self.optim, lr, fused)
         steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
         schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
         return {
@@ -350,14 +359,15 @@ class SMMixModule(LightningModule):
         accuracy.update(logits, classes)
         losses = F.cross_entropy(logits.float(), classes, ignore_index=OUTLIER, reduction="none")
         mean_loss.update(losses, weight=classes != OUTLIER)
-        self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
+        self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         return {"logits": logits}
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        # not with prog_bar, for which Lightning reads them back from the device at every step
+        self.log("train/loss", loss.detach())
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("lr", self._on_device(lr), prog_bar=True)
+        self.log("lr", self._on_device(lr))
         lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self._on_device(mixed.lam)
         self.log_dict(
             {f"train/loss_{name}": value.detach() for name, value in losses.items()}

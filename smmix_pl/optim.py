@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
@@ -64,18 +64,29 @@ class OptimRecipe:
         return self.lr if self.lr_batch is None else self.lr * global_batch / self.lr_batch
 
 
-def create_optimizer(model: nn.Module, recipe: OptimRecipe, lr: float) -> Optimizer:
+FUSED_ON = ("cpu", "cuda")
+"""Devices that torch has a fused AdamW for."""
+
+
+def create_optimizer(
+    model: nn.Module, recipe: OptimRecipe, lr: float, fused: bool = True
+) -> Optimizer:
     """Timm's optimiser over decayed and undecayed weights.
 
     Args:
         model: Its ``no_weight_decay()`` names parameters that are not decayed, beside all 1-D ones.
         recipe: The optimiser's settings.
         lr: Peak learning rate.
+        fused: Whether AdamW may take its fused kernel, where there is one.
 
     Raises:
         InputError: The optimiser refuses, or is not installed.
     """
-    settings = {"betas": recipe.betas, "eps": recipe.eps} if "adam" in recipe.name else {}
+    settings: dict[str, Any] = {}
+    if "adam" in recipe.name:
+        settings = {"betas": recipe.betas, "eps": recipe.eps}
+    if recipe.name == "adamw" and fused:
+        settings["fused"] = all(weight.device.type in FUSED_ON for weight in model.parameters())
     try:
         return create_optimizer_v2(
             model, opt=recipe.name, lr=lr, weight_decay=recipe.weight_decay, **settings

@@ -12,12 +12,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matplotlib.figure import Figure
 
 from smmix_pl import compare
 from smmix_pl.commands import WordsParser, one_sentence
 from smmix_pl.errors import InputError
-from smmix_pl.logged import METRICS, PICTURES
+from smmix_pl.logged import METRICS, PICTURES, SUITE_PICTURES
 from smmix_pl.plots.style import look, tidy
 from smmix_pl.results import read_results
 from smmix_pl.words import metric_name, metric_value
@@ -28,10 +29,14 @@ HEADLINE = (
 )
 CURVES = {
     "Does it learn?": ("train/loss", "val/loss", "val/top1", "val_weights/top1", "val/ece"),
-    "What does SMMix do?": ("train/branch", "train/lam", "train/region_side"),
+    "What does the mixer do?": ("train/branch", "train/lam", "train/region_side"),
     "Its losses": (
         *("train/loss_classification", "train/loss_fine_grained_target"),
         *("train/loss_fine_grained_source", "train/loss_consistency"),
+    ),
+    "Where does the attention go?": (
+        *("attention/entropy", "attention/copied", "attention/covered", "attention/pasted"),
+        "attention/windows_overlap",
     ),
     "Is it healthy, and what does it cost?": (
         *("lr", "train/grad_norm", "train/weight_norm", "images_per_second"),
@@ -40,8 +45,10 @@ CURVES = {
 }
 """What was logged over the steps, by the question that it answers."""
 SHARES = ("top1", "top5", "ece")
-SMOOTHED = 200
-"""Points that a line is averaged down to."""
+POINTS = 200
+"""What a line is averaged down to."""
+SMOOTH = 40
+"""What the line over a pale noisy one is averaged down to."""
 STYLE = """
 :root { color-scheme: light; --line: #d8dee6; --pale: #f5f7fa; --ink: #1c2733; --soft: #5b6b7c; }
 * { box-sizing: border-box; }
@@ -135,6 +142,8 @@ def read_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
     lines: dict[str, tuple[list[float], list[float]]] = {}
     with log.open(newline="") as file:
         for row in csv.DictReader(file):
+            if None in row.values():
+                continue  # cut off, as the last one of a run that was killed
             for key, value in row.items():
                 if value and key not in ("step", "epoch"):
                     steps, values = lines.setdefault(key, ([], []))
@@ -171,10 +180,24 @@ def html(runs: Mapping[str, Run]) -> str:
 
 def headline(run: Run) -> str:
     """Mixer, model and data in one line."""
-    about = run.about
+    about = run.about or configured(run.config)
     if not about:
         return str(run.folder)
     return f"{about['mixer']}: {about['model']} on {about['data']}, seed {about['seed']}"
+
+
+def configured(config: str) -> dict[str, Any]:
+    """Mixer, model, data and seed of a run that was not tested, as its config names them."""
+    told: Any = yaml.safe_load(config) or {}
+    try:
+        return {
+            "mixer": told["model"]["mixer"]["class_path"].rsplit(".")[-1],
+            "model": told["model"]["backbone"],
+            "data": told["data"]["class_path"].rsplit(".")[-1],
+            "seed": told["seed_everything"],
+        }
+    except (LookupError, TypeError, AttributeError):
+        return {}
 
 
 def facts(run: Run) -> str:
@@ -215,7 +238,7 @@ def comparison(runs: Mapping[str, Run]) -> str:
         f"<tr><td>{escape(metric_name(key))}</td>"
         + "".join(_cell(key, column.get(key)) for column in columns.values())
         + "</tr>"
-        for key in sorted(metrics, key=lambda key: (key not in HEADLINE, list(metrics).index(key)))
+        for key in dict.fromkeys((*(key for key in HEADLINE if key in metrics), *metrics))
     ]
     drawn = "".join(
         image(figure, name) for name, figure in compare.figures(tested, published).items()
@@ -244,10 +267,14 @@ def line_plot(key: str, runs: Mapping[str, Run]) -> Figure:
     scale = 100 if key.split("/")[-1] in SHARES else 1
     for index, (name, run) in enumerate(runs.items()):
         if key in run.lines:
-            steps, values = (_averaged(part) for part in run.lines[key])
+            steps, values = (_averaged(part, POINTS) for part in run.lines[key])
             style = look(index) | ({"marker": ""} if len(steps) > 30 else {"markersize": 4})
-            axes.plot(steps, [scale * value for value in values], label=name, **style)
-    axes.set(title=key, xlabel="optimiser step", ylabel="%" if scale == 100 else "")
+            values = [scale * value for value in values]
+            if key.startswith("train/") and len(values) > SMOOTH:  # the branches alternate
+                axes.plot(steps, values, color=style["color"], alpha=0.2, linewidth=0.8)
+                steps, values = _averaged(steps, SMOOTH), _averaged(values, SMOOTH)
+            axes.plot(steps, values, label=name, **style)
+    axes.set(title=key, xlabel="optimiser step", ylabel=_unit(key))
     if len(runs) > 1:
         axes.legend(fontsize="small")
     return figure
@@ -257,7 +284,7 @@ def pictures(run: Run, name: str) -> str:
     """The pictures in a run's folder."""
     folder = run.folder / "pictures"
     files = sorted(folder.glob("*.png"), key=lambda file: (not file.stem.startswith("train"), file))
-    told = {key.replace("/", "_"): what for key, what in PICTURES.items()}
+    told = {key.replace("/", "_"): what for key, what in (PICTURES | SUITE_PICTURES).items()}
     shown = [
         embedded(file.read_bytes(), told.get(file.stem, file.stem.replace("_", " ")))
         for file in files
@@ -303,11 +330,18 @@ def embedded(png: bytes, caption: str) -> str:
     return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
-def _averaged(values: Sequence[float]) -> list[float]:
-    """At most `SMOOTHED` means of neighbours."""
-    size = -(-len(values) // SMOOTHED)
+def _averaged(values: Sequence[float], points: int) -> list[float]:
+    """At most so many means of neighbours."""
+    size = -(-len(values) // points)
     parts = [values[start : start + size] for start in range(0, len(values), size)]
     return [sum(part) / len(part) for part in parts]
+
+
+def _unit(key: str) -> str:
+    section, name = key.split("/") if "/" in key else ("", key)
+    if name in SHARES:
+        return "%"
+    return {"time": "s", "memory": "GiB"}.get(section, "")
 
 
 def _cell(key: str, value: float | None) -> str:

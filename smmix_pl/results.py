@@ -68,16 +68,21 @@ def as_json(run: dict[str, Any], reports: Sequence[Report]) -> dict[str, Any]:
 
     Args:
         run: What was evaluated: model, data, checkpoint, seed, versions and so on.
-        reports: Of all evaluations; the first counts where two found the same metric.
+        reports: Of all evaluations; where two found the same metric, the first counts, and of two
+            curves of one name the one with more points.
     """
     metrics: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     bins: dict[str, Any] = {}
-    for report in reversed(reports):
+    for report in reports:
         how = {"images": report.images, "protocol": report.protocol}
-        metrics |= {name: {"value": value} | how for name, value in report.metrics.items()}
-        curves |= {name: asdict(curve) | how for name, curve in report.curves.items()}
-        bins |= {name: columns | how for name, columns in report.bins.items()}
+        for name, value in report.metrics.items():
+            metrics.setdefault(name, {"value": value} | how)
+        for name, curve in report.curves.items():
+            if name not in curves or len(curve.x) > len(curves[name]["x"]):
+                curves[name] = asdict(curve) | how
+        for name, columns in report.bins.items():
+            bins.setdefault(name, columns | how)
     return {"run": run, "metrics": metrics, "curves": curves, "reliability": bins}
 
 
@@ -128,6 +133,11 @@ def _whole(results: Any) -> bool:
                 and all(isinstance(number, int | float) for number in found["x"] + found["y"])
                 for found in results["curves"].values()
             )
+            and all(
+                {"total", "confidence", "accuracy"} <= found.keys()
+                for found in results["reliability"].values()
+            )
+            and isinstance(results["run"]["image_size"], list)
         )
     except (AttributeError, KeyError, TypeError):
         return False

@@ -85,6 +85,16 @@ def span(name: str) -> Iterator[None]:
         clock.add(Span(name, begin, clock.mark()))
 
 
+@contextmanager
+def unclocked() -> Iterator[None]:
+    """What is done in here is no part of a step."""
+    clock, StepClock.running = StepClock.running, None
+    try:
+        yield
+    finally:
+        StepClock.running = clock
+
+
 def synchronised(device: torch.device) -> float:
     """The host's clock in seconds, once the device has done what it was given."""
     if device.type == "cuda":

@@ -18,6 +18,7 @@ NAMES = {
     "ood_auroc": "outliers: AUROC",
     "ood_fpr95": "outliers: FPR at 95% TPR",
     "occlusion": "random",
+    "occlusion_batch": "random, the same patches in all images of a batch",
     "corruption_mean": "top-1, mean over corruptions",
     "gaussian_noise": "Gaussian noise",
     "gaussian_blur": "Gaussian blur",

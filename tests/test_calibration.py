@@ -180,9 +180,9 @@ def test_no_image_is_scaled_by_its_own_half():
     half = torch.arange(400) % 2
     classes = torch.where(half == 0, 0, (torch.arange(400) // 2) % 2)  # sure, and at random
     scaled = fed(TemperatureScan(), logits, classes, half)
-    assert float(scaled.temperature) == pytest.approx((0.25 + 4.0) / 2)
-    worse = F.cross_entropy(4 * logits[1::2], classes[1::2])
-    better = F.cross_entropy(logits[::2] / 4, classes[::2])
+    assert float(scaled.temperature) == pytest.approx((0.125 + 8.0) / 2)
+    worse = F.cross_entropy(8 * logits[1::2], classes[1::2])
+    better = F.cross_entropy(logits[::2] / 8, classes[::2])
     assert float(scaled.nll) == pytest.approx(float(worse + better) / 2, rel=1e-5)
 
 

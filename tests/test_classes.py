@@ -12,6 +12,8 @@ from smmix_pl import InputError, NoMix
 from smmix_pl.callbacks import Classes, ConfidentErrors
 from smmix_pl.metrics import ClassCounts
 from smmix_pl.plots.classes import confused_pairs, confusion_matrix, worst_calibrated
+from smmix_pl.plots.errors import errors_figure
+from smmix_pl.plots.style import short
 
 
 @given(st.integers(2, 40), st.integers(0, 2**31), st.sampled_from(["float32", "bfloat16"]))
@@ -72,7 +74,17 @@ def test_pictures_of_few_and_of_many_classes_name_them(evaluated):
     [figure] = errors.figures(errors.found).values()
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert len(titles) == 5
-    assert all(title.startswith("is ") and "taken for" in title for title in titles)
+    assert all("taken for" in title and title.endswith("%)") for title in titles)
+
+
+def test_long_names_are_cut_and_numbers_are_not():
+    """A file's name is one word, which breaks nowhere."""
+    assert short("a_rather_long_file_name_of_a_camera", 16) == "a rather long f…"
+    assert short("Supercalifragilistic", 10) == "Supercali…"
+    assert short("  two   words ", 10) == "two words"
+    names = ("red_winged_blackbird_male_in_winter", "Chevrolet Silverado 1500 Classic 2007", 0.97)
+    axes = errors_figure([torch.zeros(3, 8, 8)], [names]).axes[0]
+    assert axes.get_title().endswith("(97%)")
 
 
 def test_confused_pairs_come_the_most_frequent_first():

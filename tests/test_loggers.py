@@ -15,6 +15,13 @@ from wandb_file import read_records
 
 from smmix_pl.logged import METRICS, PICTURES, TABLES, markdown
 
+STEPS = {
+    "val": ([3], [7]),
+    "val_weights": ([3], [7]),
+    "test": ([4], [8]),
+    "attention": ([0], [4]),
+}
+"""Of both parts, where it is not every step."""
 SMALL = "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
 RECIPE = [
     *("fit", "--config", "digits.yaml", SMALL, "--model.mixer.switch_prob=1"),
@@ -69,12 +76,23 @@ def test_every_documented_key_is_there_once_a_step(runs):
     first, second = map(history, runs)
     assert not (METRICS | PICTURES | TABLES).keys() - first.keys()
     for key in METRICS:
-        expected = {"val": ([3], [7]), "test": ([4], [8])}.get(
-            key.split("/")[0].removesuffix("_weights"), ([0, 1, 2, 3], [4, 5, 6, 7])
-        )
+        expected = STEPS.get(key.split("/")[0], ([0, 1, 2, 3], [4, 5, 6, 7]))
         assert (first[key], second[key]) == expected, key
-    for key in PICTURES | TABLES:
+    for key in PICTURES:
+        assert (first[key], second[key]) == STEPS["val" if key == "train/mixing" else "test"], key
+    for key in TABLES:
         assert len(first[key]) == 1, key
+
+
+def test_no_number_is_logged_that_is_not_documented(runs):
+    beside = ("_", "trainer/", "epoch", *PICTURES, *TABLES)
+    families = {key.rsplit("_", 1)[0] for key in METRICS if key[-1].isdigit()}
+    for key in history(runs[0]).keys() - METRICS.keys():
+        mentioned = any(f"`{key.split('/')[-1]}`" in what for what in METRICS.values())
+        like_a_test = key.startswith("val/") and key.replace("val/", "test/") in METRICS
+        assert (
+            mentioned or like_a_test or key.startswith(beside) or key.rsplit("_", 1)[0] in families
+        ), key
 
 
 def test_a_resumed_run_is_the_same_one_of_w_and_b(folder, runs):
@@ -109,9 +127,11 @@ def test_a_run_holds_config_and_what_it_was_run_with(runs):
 
 
 def test_pictures_are_small_and_all_there(runs):
-    pictures = {path.stem.rsplit("_", 2)[0]: path for path in runs[0].rglob("*.png")}
+    files = [path for path in runs[0].rglob("*") if path.suffix in (".png", ".jpg")]
+    pictures = {path.stem.rsplit("_", 2)[0]: path for path in files}
     assert {key.split("/")[1] for key in PICTURES} <= pictures.keys()
-    assert sum(path.stat().st_size for path in runs[0].rglob("*.png")) < 2_000_000
+    assert pictures["mixing"].suffix == ".jpg"
+    assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_nobody_is_asked_or_warned_twice(folder):

@@ -1,6 +1,7 @@
 """The HTML report of real run folders."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -72,10 +73,23 @@ def test_one_run_tells_mixer_learning_calibration_and_occlusion(runs):
     captions = {attributes["alt"] for tag, attributes in page.tags if tag == "img"}
     for key in ("train/loss", "val/top1", "val_weights/top1", "train/region_side", "time/motivate"):
         assert METRICS[key] in captions, key
-    for told in ("reliability diagram", "accuracy under occlusion", "attention and windows"):
+    for told in ("reliability diagram", "accuracy under occlusion", "by this model's attention"):
         assert any(told in caption for caption in captions), told
+    headings = ["Does it learn?", "What does the mixer do?", "Where does the attention go?"]
+    assert all(heading in page.text for heading in headings)
     for metric in ("top-1", "ECE", "top-1, 50% occlusion", "accuracy"):
         assert metric in page.text
+
+
+def test_a_run_that_was_killed_before_its_test_is_told_by_its_config(runs, tmp_path):
+    whole = runs / "runs/digits/version_1"
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    log = (whole / "metrics.csv").read_text()
+    (killed / "metrics.csv").write_text(log[: log.rindex(",") // 2])  # in the middle of a row
+    shutil.copy(whole / "config.yaml", killed)
+    page = report(tmp_path, "killed")
+    assert "CutMix: vit_tiny_patch16_224 on Digits, seed 0" in page.text
 
 
 def test_several_runs_are_compared(runs):

@@ -7,7 +7,22 @@ from test_module import digits, module, trainer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smmix_pl import CutMix, Mixup, NoMix, SMMix, SMMixModule
+from smmix_pl import (
+    AttentiveCutMix,
+    CutMix,
+    FMix,
+    GridMix,
+    MixPro,
+    Mixup,
+    MixupCutMix,
+    NoMix,
+    ResizeMix,
+    SaliencyMix,
+    SMMix,
+    SMMixModule,
+    TokenMix,
+    TransMix,
+)
 from smmix_pl.callbacks import Throughput
 
 WAITING = {
@@ -50,6 +65,8 @@ class Watched(SMMixModule):
 
 
 MIXERS = [
+    *(AttentiveCutMix(), FMix(), GridMix(), MixPro(switch_prob=1), MixupCutMix(), ResizeMix()),
+    *(SaliencyMix(), TokenMix(switch_prob=1), TransMix(switch_prob=1)),
     SMMix(switch_prob=1),
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),

@@ -15,6 +15,7 @@ from smmix_pl.callbacks.outliers import OutlierDetection, OutlierPrecision
 from smmix_pl.callbacks.pictures import MixedPictures
 from smmix_pl.callbacks.predictions import PredictionsCSV
 from smmix_pl.callbacks.preemption import Preemption
+from smmix_pl.callbacks.progress import StepBar
 from smmix_pl.callbacks.results import Results
 from smmix_pl.callbacks.shuffle import PatchShuffle
 from smmix_pl.callbacks.summary import Summary
@@ -40,6 +41,7 @@ __all__ = [
     "PredictionsCSV",
     "Preemption",
     "Results",
+    "StepBar",
     "Summary",
     "TemperatureScaling",
     "Throughput",

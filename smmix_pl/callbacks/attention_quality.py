@@ -6,11 +6,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from smmix_pl.callbacks.figures import last_step
 from smmix_pl.callbacks.sharding import require_whole_weights
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.regions import least_attended, most_attended, paste, window_mask
 from smmix_pl.models import Backbone
 from smmix_pl.module import SMMixModule
+from smmix_pl.spans import unclocked
 
 
 class AttentionQuality(Callback):
@@ -60,9 +62,14 @@ class AttentionQuality(Callback):
         if batch_idx % self.every_n_steps:
             return
         backbone = cast(SMMixModule, pl_module).backbone
-        found = attention_quality(backbone, batch[0][: self.images])
-        for name, value in found.items():
-            pl_module.log(f"attention/{name}", value)
+        # not compiled: a few images would be one more shape
+        with unclocked(), torch.compiler.set_stance("force_eager"):
+            found = attention_quality(backbone, batch[0][: self.images])
+        if trainer.is_global_zero:
+            # Lightning's own log would wait for the next step that it logs
+            values = {f"attention/{name}": float(value) for name, value in found.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=last_step(trainer))
 
 
 def attention_quality(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:

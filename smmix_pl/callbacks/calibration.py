@@ -108,7 +108,7 @@ class TemperatureScaling(Evaluation):
             "nll_scaled": float(scaled.nll),
             "temperature": float(scaled.temperature),
         }
-        protocol = {"n_bins": self.n_bins, "fitted": "on the other half, by likelihood, 1/4 to 4"}
+        protocol = {"n_bins": self.n_bins, "fitted": "on the other half, by likelihood, 1/8 to 8"}
         bins = {"reliability_scaled" + suffix(self.n_bins): columns(scaled.reliability)}
         return Report(protocol, images, scalars, bins=bins)
 

@@ -83,10 +83,11 @@ class ConfidentErrors(Evaluation):
         """The images with what they are and what they were taken for."""
         if not self.worst:
             return {}
-        return {"errors": errors_figure(self._pictures(), self._titles())}
+        return {"errors": errors_figure(self._pictures(), self._errors())}
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give them to W&B as a table."""
+        """Give them to W&B, as a table beside the picture."""
+        super().on_test_end(trainer, pl_module)
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]
         columns = ["image", "true class", "predicted class", "confidence", "place in the test set"]
         for logger in trainer.loggers if trainer.is_global_zero and self.worst else []:
@@ -104,11 +105,9 @@ class ConfidentErrors(Evaluation):
         data: Any = self._trainer.datamodule  # type: ignore[attr-defined]
         return [denormalise(one.image, data.mean, data.std) for one in self.worst]
 
-    def _titles(self) -> list[tuple[str, str]]:
+    def _errors(self) -> list[tuple[str, str, float]]:
         names = self._trainer.datamodule.class_names  # type: ignore[attr-defined]
-        return [
-            (names[one.true], f"{names[one.predicted]} {one.confidence:.0%}") for one in self.worst
-        ]
+        return [(names[one.true], names[one.predicted], one.confidence) for one in self.worst]
 
 
 def _worst(wrong: list[WrongImage], count: int) -> list[WrongImage]:

@@ -135,13 +135,21 @@ class Evaluation(Callback, ABC):
             self._log(pl_module, "val", self.report(self._all_images(trainer)).metrics)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log, keep and draw what was found."""
+        """Log and keep what was found."""
         if "test" in self.stages:
             self.found = self.report(self._all_images(trainer))
             self._log(pl_module, "test", self._news(trainer, self.found))
-            if trainer.is_global_zero:
-                for name, figure in self.figures(self.found).items():
-                    save_figure(trainer, f"test/{name}", figure)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first evaluation draws for all; of one name, the last one's, as overlays add it."""
+        evaluations = found_by(trainer)
+        if evaluations[:1] != [self] or not trainer.is_global_zero:
+            return
+        figures: dict[str, Figure] = {}
+        for one in evaluations:
+            figures |= one.figures(cast(Report, one.found))
+        for name, figure in figures.items():
+            save_figure(trainer, f"test/{name}", figure)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage in self.stages:
@@ -175,9 +183,9 @@ class Evaluation(Callback, ABC):
     def _news(self, trainer: Trainer, found: Report) -> dict[str, float]:
         """What no other evaluation has found; of two that differ in settings the first counts."""
         known: dict[str, float] = {}
-        for one in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(one, Evaluation) and one is not self and one.found is not None:
-                known |= one.found.metrics
+        for one in found_by(trainer):
+            if one is not self:
+                known |= cast(Report, one.found).metrics
         for name, value in found.metrics.items():
             if name in known and abs(known[name] - value) > 1e-6:
                 rank_zero_warn(
@@ -190,6 +198,12 @@ class Evaluation(Callback, ABC):
         for name, value in metrics.items():
             # summed over the ranks already, which the mean over them leaves as it is
             pl_module.log(f"{stage}/{name}", value, sync_dist=True)
+
+
+def found_by(trainer: Trainer) -> list[Evaluation]:
+    """The evaluations among a trainer's callbacks that found something, in their order."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [one for one in callbacks if isinstance(one, Evaluation) and one.found is not None]
 
 
 def on_device(metric: AnyMetric, model: LightningModule) -> AnyMetric:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
 
@@ -18,7 +19,13 @@ def run_folder(trainer: Trainer) -> Path | None:
     return Path(getattr(first, "log_dir", None) or first.save_dir or ".")
 
 
-def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+def last_step(trainer: Trainer) -> int:
+    """The step that Lightning logs numbers under that are found now."""
+    fitting = trainer.state.fn == TrainerFn.FITTING  # the validation that follows a step is its own
+    return max(0, trainer.global_step - fitting)
+
+
+def save_figure(trainer: Trainer, name: str, figure: Figure, photographs: bool = False) -> None:
     """Write a figure into the run's ``pictures`` folder and hand it to W&B; rank 0 only.
 
     As PNG for the screen, and as SVG for a paper.
@@ -27,6 +34,8 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
         trainer: Whose run it belongs to.
         name: Log key such as ``test/reliability``; the file's name has no slash.
         figure: What to save.
+        photographs: It shows images rather than lines: W&B, which keeps one of each time, gets a
+            JPEG, a tenth of the bytes.
     """
     folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is None:
@@ -35,6 +44,9 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     figure.savefig(path.with_suffix(".svg"))
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(name, [str(path)])
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    if photographs and loggers:
+        path = path.with_suffix(".jpg")
+        figure.savefig(path, dpi=100, pil_kwargs={"quality": 85})
+    for logger in loggers:
+        logger.log_image(name, [str(path)], step=last_step(trainer))

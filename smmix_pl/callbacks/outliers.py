@@ -71,9 +71,13 @@ class OutlierDetection(Evaluation):
         """AUROC and FPR at 95% TPR."""
         found = self.histograms.compute()
         outliers = "uniform noise" if self.outliers is None else type(self.outliers).__name__
-        protocol = {"outliers": outliers, "score": "largest softmax probability"}
+        protocol: dict[str, Any] = {
+            "outliers": outliers,
+            "outlier_images": found.outliers,
+            "score": "largest softmax probability",
+        }
         if self.outliers is None:
-            protocol["seed"] = str(self.seed)
+            protocol["seed"] = self.seed
         self.histogram = coarse(found.shares)
         return Report(protocol, images, {"ood_auroc": found.auroc, "ood_fpr95": found.fpr95})
 

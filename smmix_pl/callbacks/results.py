@@ -12,7 +12,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from smmix_pl.callbacks.evaluation import Evaluation
+from smmix_pl.callbacks.evaluation import found_by
 from smmix_pl.callbacks.figures import run_folder
 from smmix_pl.module import SMMixModule
 from smmix_pl.randomness import run_seed
@@ -45,9 +45,7 @@ class Results(Callback):
 
 def evaluation_reports(trainer: Trainer) -> list[Report]:
     """What the evaluations among a trainer's callbacks found, in their order."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    evaluations = [one for one in callbacks if isinstance(one, Evaluation)]
-    return [one.found for one in evaluations if one.found is not None]
+    return [cast(Report, one.found) for one in found_by(trainer)]
 
 
 def plain_report(trainer: Trainer) -> Report:
@@ -76,6 +74,7 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {
         "model": model.hparams["backbone"],
+        "backbone_args": dict(model.hparams.get("backbone_args") or {}),
         "mixer": model.trained.get("mixer", type(model.mixer).__name__),
         "data": type(data).__name__,
         "image_size": list(data.image_size),

@@ -62,7 +62,7 @@ class Throughput(Callback):
             costs["time/train"] = spans["step"] - spans["mix"]
         for name, cost in costs.items():
             on_device = torch.full((), cost, device=pl_module.device)  # without waiting
-            pl_module.log(name, on_device, prog_bar=name == "images_per_second")
+            pl_module.log(name, on_device)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

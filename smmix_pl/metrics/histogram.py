@@ -84,11 +84,13 @@ class Detection(NamedTuple):
         auroc: The chance that an image has a higher score than an outlier; ties count half.
         fpr95: The share of outliers that score at least as high as the upper 95% of the images.
         shares: The share of images and of outliers in each fine bin, ``(2, FINE_BINS)``.
+        outliers: How many outliers there were.
     """
 
     auroc: float
     fpr95: float
     shares: np.ndarray
+    outliers: int
 
 
 class DetectionHistograms(Metric):
@@ -119,6 +121,7 @@ class DetectionHistograms(Metric):
             auroc=float((images * (below + outliers / 2)).sum()),
             fpr95=float(outliers[threshold:].sum()),
             shares=shares,
+            outliers=int(self.counts[1].sum()),
         )
 
 

@@ -9,8 +9,8 @@ from torchmetrics import Metric
 
 from smmix_pl.metrics.reliability import Reliability, equal_width_bin, reliability
 
-TEMPERATURES = torch.logspace(-2, 2, steps=65, base=2.0, dtype=torch.float64)
-"""1/4 to 4 in steps of 4.4%: the likelihood is flat around its best temperature."""
+TEMPERATURES = torch.logspace(-3, 3, steps=97, base=2.0, dtype=torch.float64)
+"""1/8 to 8 in steps of 4.4%: the likelihood is flat around its best temperature."""
 
 
 class Scaled(NamedTuple):

@@ -31,7 +31,7 @@ class CutMix(Mixer):
         height, width = images.shape[-2:]
         rows, columns = self.box(height, width, rng)
         mixed = images.clone()
-        mixed[..., rows, columns] = images.flip(0)[..., rows, columns]
+        mixed[..., rows, columns] = images[..., rows, columns].flip(0)
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         lam = 1.0 - area / (height * width)
         return Mixed(mixed, blend(labels, lam), lam)

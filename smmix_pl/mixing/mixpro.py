@@ -31,7 +31,8 @@ class MixPro(Mixer):
         alpha: The target image keeps a share lam ~ Beta(alpha, alpha) of the cells, rounded up;
             above 0.
         cell_side: Side of a cell in tokens, at least 1; the authors' 56 pixels of patches of 14.
-        progressive: Labels by PAL, or by the area alone (MaskMix).
+        progressive: Labels by PAL, as in the paper, or by the area alone (MaskMix), as the released
+            DeiT configs set it.
     """
 
     attention = "class"

@@ -110,11 +110,16 @@ def paste(
     Raises:
         InputError: The token grid does not divide the images.
     """
-    patch_h, patch_w = patch_size(target, grid)
+    patch_h, patch_w = patch = patch_size(target, grid)
+    if isinstance(side, int) and target.is_contiguous():
+        pasted = source.flatten(2).gather(2, _window_pixels(origin, side, patch, source))
+        covered = _window_pixels(to, side, patch, target)
+        return target.flatten(2).scatter(2, covered, pasted).view(target.shape)
     rows, inside_rows = _shifted(target.shape[2], patch_h, to[:, 0], origin[:, 0], side)
     columns, inside_columns = _shifted(target.shape[3], patch_w, to[:, 1], origin[:, 1], side)
-    # One gather moves each source window to its place; outside the windows it gathers what
-    # torch.where then drops. All shapes are known before the corners are: nothing waits for them.
+    # Windows of several sizes: one gather moves each source window to its place; outside the
+    # windows it gathers what torch.where then drops. All shapes are known before the corners are:
+    # nothing waits for them.
     moved = take_pixels(source, rows, columns)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
     return torch.where(~inside, target, moved)  # the memory format of the first one
@@ -159,6 +164,16 @@ def _chosen_corners(attention: Tensor, side: Side, choose: Callable[..., Tensor]
     scores = window_scores(attention, side)
     index = choose(scores.flatten(1), dim=1)
     return torch.stack((index // scores.shape[2], index % scores.shape[2]), dim=1)
+
+
+def _window_pixels(corners: Tensor, side: int, patch: tuple[int, int], images: Tensor) -> Tensor:
+    """Places of each window's pixels in its flattened image, ``(B, C, pixels)`` int64."""
+    rows, columns = (
+        corners[:, axis : axis + 1] * size + torch.arange(side * size, device=corners.device)
+        for axis, size in enumerate(patch)
+    )
+    places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    return places[:, None].expand(-1, images.shape[1], -1)
 
 
 def _inside(position: Tensor, start: Tensor, side: Side) -> Tensor:

@@ -26,7 +26,8 @@ class SaliencyMix(Mixer):
     As in the authors' code (afm-shahab-uddin/SaliencyMix): CutMix's box, clipped at the border,
     centred on the peak of OpenCV's fine-grained saliency. Unlike there, the detector gets what it
     reads, grey images of 8 bits: each image is stretched over its own range, where the authors pass
-    normalised floats, whose bytes OpenCV then takes for pixels.
+    normalised floats, whose bytes OpenCV then takes for pixels. Every batch is mixed; on CIFAR the
+    authors mix half of them.
 
     Args:
         alpha: Before clipping the box covers 1 - lam of the image, lam ~ Beta(alpha, alpha); above
@@ -63,8 +64,8 @@ def grey_levels(images: Tensor) -> Tensor:
         ``(B, H, W)`` float32.
     """
     if images.shape[1] == 3:
-        weights = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
-        grey = (images.float() * weights).sum(dim=1)
+        red, green, blue = images.float().unbind(dim=1)
+        grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     else:
         grey = images.float().mean(dim=1)
     grey = grey - grey.amin(dim=(1, 2), keepdim=True)

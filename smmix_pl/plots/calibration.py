@@ -65,11 +65,12 @@ def _short(count: float) -> str:
     return f"{count:.0f}" if count < 10_000 else f"{count / 1000:.0f}k"
 
 
-def reliability_curves(runs: Mapping[str, Columns]) -> Figure:
+def reliability_curves(runs: Mapping[str, Columns], title: str) -> Figure:
     """Accuracy against mean confidence of several runs, one line each.
 
     Args:
         runs: Columns of a reliability diagram by the name of the run; empty bins are left out.
+        title: Drawn above.
     """
     figure, axes = panel()
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="perfect")
@@ -79,7 +80,7 @@ def reliability_curves(runs: Mapping[str, Columns]) -> Figure:
         gap = (count * abs(acc - conf)).sum() / max(count.sum(), 1)
         label = f"{name}: ECE {100 * gap:.2f}%"
         axes.plot(conf[filled], acc[filled], label=label, markersize=5, **look(index))
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean confidence", ylabel="accuracy")
-    axes.set_title("Calibration")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="mean confidence", ylabel="accuracy")
+    axes.set_title(title)
+    axes.legend(loc="best", fontsize="small")
     return figure

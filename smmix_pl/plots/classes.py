@@ -1,12 +1,12 @@
 """Class by class: confusions, and how far confidence is from accuracy."""
 
 from collections.abc import Sequence
-from textwrap import shorten
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from smmix_pl.plots.style import PANEL, panel
+from smmix_pl.plots.style import PANEL, panel, short
 
 ROWS = 15
 """Classes or pairs in a figure, the worst first."""
@@ -27,13 +27,14 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Figure:
         if count:
             colour = "white" if percent[row, column] > 60 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, size=8)
-    short = [_short(name, 14) for name in names]
-    turned = max(map(len, short)) > 3
+    labels = [short(name, 14) for name in names]
+    turned = max(map(len, labels)) > 3
     axes.set_xticks(
-        range(len(names)), short, rotation=60 if turned else 0, size=8, parse_math=False
+        range(len(names)), labels, rotation=60 if turned else 0, size=8, parse_math=False
     )
-    axes.set_yticks(range(len(names)), short, size=8, parse_math=False)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Confusion (images)")
+    axes.set_yticks(range(len(names)), labels, size=8, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title("Confusion (images; colour: share of the true class)")
     return figure
 
 
@@ -50,7 +51,7 @@ def confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     figure, axes = panel()
     share = [100 * errors[pair] / confusion[pair[0]].sum() for pair in pairs]
     axes.barh(range(len(pairs)), share, color="tab:red", alpha=0.6)
-    labels = [f"{_short(names[true], 18)} → {_short(names[other], 18)}" for true, other in pairs]
+    labels = [f"{short(names[true], 18)} → {short(names[other], 18)}" for true, other in pairs]
     axes.set_yticks(range(len(pairs)), labels, size=8, parse_math=False)
     for row, pair in enumerate(pairs):
         axes.text(share[row], row, f" {errors[pair]}", va="center", size=8)
@@ -80,13 +81,16 @@ def worst_calibrated(
         100 * confidence[worst], rows, color="tab:red", marker="s", label="mean confidence"
     )
     axes.scatter(100 * accuracy[worst], rows, color="tab:blue", marker="o", label="accuracy")
-    labels = [_short(str(names[index]), 24) for index in worst]
+    labels = [short(str(names[index]), 24) for index in worst]
     axes.set_yticks(rows, labels, size=8, parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="of the images predicted as the class (%)", title="Worst-calibrated classes")
-    axes.legend(fontsize="small")
+    axes.set(xlabel="of the images predicted as the class (%)", xlim=(-2, 102))
+    axes.set_title("Worst-calibrated classes", pad=24)
+    above: dict[str, Any] = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.5, 1.0),
+        "ncols": 2,
+        "frameon": False,
+    }
+    axes.legend(fontsize="small", **above)
     return figure
-
-
-def _short(name: str, length: int) -> str:
-    return shorten(name.replace("_", " "), length, placeholder="…") or name[:length]

@@ -1,13 +1,14 @@
 """Pictures of what a mixer does to images."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from smmix_pl.plots.style import short
 
 Window = tuple[int, int, int]
 """Row, column and side of a square window, in tokens."""
@@ -47,12 +48,12 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
     figure = Figure(figsize=(2.4 * columns, 2.75 * len(examples)), layout="constrained")
     grid = figure.subplots(len(examples), columns, squeeze=False)
     for axes, example in zip(grid, examples, strict=True):
-        target, source = (shorten(name, 26, placeholder="…") for name in example.names)
+        target, source = (short(name, 26) for name in example.names)
         _picture(axes[0], example.target, f"target\n{target}")
         _attention(axes[0], example.target_attention, example.target, example.covered, "cyan")
         _picture(axes[1], example.source, f"source\n{source}")
         _attention(axes[1], example.source_attention, example.source, example.copied, "red")
-        share = f"{example.lam:.0%} {target}\n{1 - example.lam:.0%} {source}"
+        share = f"SMMix: {example.lam:.0%} {target}\n{1 - example.lam:.0%} {source}"
         _picture(axes[2], example.mixed, share)
         for place, (name, image) in zip(axes[3:], example.peers.items(), strict=True):
             _picture(place, image, name)

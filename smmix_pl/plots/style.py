@@ -26,6 +26,12 @@ def tidy(axes: Axes) -> Axes:
     return axes
 
 
+def short(name: str, length: int) -> str:
+    """A name on one line, cut where it is longer than so many characters."""
+    name = " ".join(name.replace("_", " ").split())
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
 def look(index: int) -> dict[str, Any]:
     """Colour and marker of the index-th line; both differ, for those who see or print no colour."""
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
