@@ -7,9 +7,9 @@ Every mixer is taken in its own branch, and MixupCutMix, DeiT's recipe, in both;
 SMMix, TransMix, TokenMix and MixPro take it on half of the batches. Forward passes: without
 gradient, before mixing. Parameters: the token head, where the batch has regions for it.
 Attention: of unmixed images (before mixing), of the mixed ones (in their training pass) or none.
-Teacher: the model itself, or a trained one by option. Step: time of a whole training step (mixing, forward,
-backward, AdamW) over that of a CutMix step: taken in turn in one process, the median of each, the
-first round uncounted.
+Teacher: the model itself, or a trained one by option. Step: time of a whole training step (mixing,
+forward, backward, AdamW) over that of a CutMix step: taken in turn in one process, the median of
+each, the first round uncounted.
 """
 
 import argparse

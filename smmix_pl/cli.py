@@ -153,6 +153,9 @@ class SMMixCLI(LightningCLI):
             raise InputError("fit has no best checkpoint yet; --ckpt_path takes a file or last")
         if path == "last" and self.subcommand != "fit":
             raise InputError(f"--ckpt_path last goes on with fit; {self.subcommand} takes a file")
+        if path and self.subcommand != "fit":  # the checkpoint has all weights
+            model = self.config[self.subcommand].model
+            model.init_from, model.pretrained = None, False
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
         if is_file and not Path(path).is_file():  # torch unpickles what is in a folder of shards
             raise InputError(
@@ -223,23 +226,30 @@ class SMMixCLI(LightningCLI):
 
 def nearest_names(message: str) -> str:
     """A hint for a message of jsonargparse about a name that it does not accept; else nothing."""
+    lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
+    if lost is not None:
+        return "; " + did_you_mean(lost[1], {one.__name__ for one in subclasses(Mixer, ImageData)})
     found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
     if found is None or "before subcommand" in message:
         return ""
     section, *names = found[1].split(".")
-    if section in SECTIONS and names:
-        known = [f"{section}.{name}" for name in inspect.signature(SECTIONS[section]).parameters]
-        return "; " + did_you_mean(f"{section}.{names[0]}", known)
-    if names and section.isidentifier() and "Subcommand" in message:
+    own = inspect.signature(SECTIONS[section]).parameters if section in SECTIONS else {}
+    if own and names and names[0] not in own:
+        return "; " + did_you_mean(f"{section}.{names[0]}", [f"{section}.{name}" for name in own])
+    if not own and names and section.isidentifier() and "Subcommand" in message:
         return "; " + did_you_mean(section, SECTIONS)
-    owners: list[Callable[..., Any]] = [
-        ImageData,
-        *ImageData.__subclasses__(),
-        *Mixer.__subclasses__(),
-        *RECIPES,
-    ]
+    owners: list[Callable[..., Any]] = [ImageData, *subclasses(ImageData, Mixer), *RECIPES]
     nested = {name for owner in owners for name in inspect.signature(owner).parameters}
     return "; " + did_you_mean(found[1].split(".")[-1], nested)
+
+
+def subclasses(*bases: type) -> list[type]:
+    """All classes below some, however far."""
+    below: list[type] = []
+    for base in bases:
+        direct: list[type] = base.__subclasses__()
+        below += direct + subclasses(*direct)
+    return below
 
 
 def resolve_configs(words: list[str]) -> list[str]:

@@ -53,21 +53,20 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--crop_pct",
         type=float,
-        default=0.875,
-        help="eval_transform.crop_ratio of the run, to be told to timm (default: %(default)s)",
+        help="crop ratio to tell timm (default: eval_transform.crop_ratio of the run)",
     )
     with one_sentence():
         words = parser.parse_args(args)
         print(export(words.checkpoint, words.out, words.crop_pct))
 
 
-def export(checkpoint: str | Path, out: Path, crop_pct: float = 0.875) -> str:
+def export(checkpoint: str | Path, out: Path, crop_pct: float | None = None) -> str:
     """Write a trained backbone in the format that ``out`` ends in.
 
     Args:
         checkpoint: A checkpoint of `SMMixModule`.
         out: A ``.safetensors`` or ``.onnx`` file, or a folder.
-        crop_pct: Share of the resized image's side that evaluation crops.
+        crop_pct: Share of the resized image's side that evaluation crops; null for the run's.
 
     Returns:
         How to load it.
@@ -80,7 +79,7 @@ def export(checkpoint: str | Path, out: Path, crop_pct: float = 0.875) -> str:
         raise InputError(
             f"{out} ends in {out.suffix}; end it in .safetensors or .onnx, or name a folder"
         )
-    if not 0 < crop_pct <= 1:
+    if crop_pct is not None and not 0 < crop_pct <= 1:
         raise InputError(f"--crop_pct is {crop_pct}; it must be in (0, 1] (the paper's is 0.875)")
     if out.suffix and out.is_dir():
         raise InputError(f"{out} is a folder; give another name, or remove it")
@@ -89,7 +88,7 @@ def export(checkpoint: str | Path, out: Path, crop_pct: float = 0.875) -> str:
     return formats[out.suffix](trained, out)
 
 
-def load_trained(checkpoint: str | Path, crop_pct: float) -> Trained:
+def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
     """The timm model in a checkpoint of ours.
 
     Args:
@@ -115,8 +114,10 @@ def load_trained(checkpoint: str | Path, crop_pct: float) -> Trained:
         "input_size": [args.get("in_chans", 3), *size],
         "mean": list(settings["mean"]),
         "std": list(settings["std"]),
-        "crop_pct": crop_pct,
+        "crop_pct": 0.875,
     }
+    preparation |= content.get("prepared", {})  # of older checkpoints: the paper's
+    preparation |= {} if crop_pct is None else {"crop_pct": crop_pct}
     cfg = filter_pretrained_cfg(dict(model.pretrained_cfg), remove_source=True, remove_null=True)
     return Trained(model.eval(), name, args, cfg | preparation)
 
@@ -135,7 +136,12 @@ def to_safetensors(trained: Trained, file: Path) -> str:
         "pretrained_cfg": json.dumps(trained.pretrained_cfg),
     }
     save_file(weights, file, {"format": "pt", **settings})
-    arguments = "".join(f", {key}={value!r}" for key, value in trained.args.items())
+    kept = ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")
+    preparation = {key: trained.pretrained_cfg[key] for key in kept}
+    arguments = "".join(
+        f", {key}={value!r}"
+        for key, value in (trained.args | {"pretrained_cfg_overlay": preparation}).items()
+    )
     return _loads(trained, f"{trained.name!r}, checkpoint_path={str(file)!r}{arguments}")
 
 

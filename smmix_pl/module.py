@@ -132,6 +132,7 @@ class SMMixModule(LightningModule):
         if init_from:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
+        self.hparams["pretrained"] = False  # nor timm's weights
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.mixer = mixer
@@ -280,7 +281,8 @@ class SMMixModule(LightningModule):
         accumulate = trainer.accumulate_grad_batches
         global_batch = self.batch_size * trainer.world_size * accumulate
         lr = self.optim.effective_lr(global_batch)
-        rank_zero_info(f"learning rate {lr:.4g} at a global batch of {global_batch}")
+        rises = " (it rises to optim.min_lr, which is above)" if lr < self.optim.min_lr else ""
+        rank_zero_info(f"learning rate {lr:.4g} at a global batch of {global_batch}{rises}")
         for logger in self.loggers:
             logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
         # Lightning clips, and unscales what fp16 scaled, between backward and step; fused kernels
@@ -310,6 +312,10 @@ class SMMixModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave word of how the weights came about."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
+        recipe = getattr(self.trainer.datamodule, "eval_recipe", None)  # type: ignore[attr-defined]
+        if recipe is not None:
+            kept = {"crop_pct": recipe.crop_ratio, "interpolation": recipe.interpolation}
+            checkpoint["prepared"] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""

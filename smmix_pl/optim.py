@@ -16,6 +16,10 @@ LARGEST_LR = 1e6
 """What is above no optimiser means, and overflows float32 before long."""
 
 
+ADAMS = ((0.9, 0.999), 1e-8)
+"""The usual betas and epsilon."""
+
+
 @dataclass(frozen=True)
 class OptimRecipe:
     """How the weights are trained. The defaults are the ImageNet recipe of the authors' release.
@@ -24,9 +28,10 @@ class OptimRecipe:
         name: Any optimiser that timm knows.
         lr: Base learning rate, for a global batch of ``lr_batch`` images.
         lr_batch: The rate follows the global batch linearly from here; null takes ``lr`` as it is.
-        weight_decay: Applied to weights only: not to biases, norms, position and class tokens.
-        betas: AdamW's averaging coefficients.
-        eps: AdamW's epsilon.
+        weight_decay: Applied to weights only: not to biases and norms, nor to what the model itself
+            asks to leave out (its class token; of ViTs position embeddings too).
+        betas: Averaging coefficients of Adam and its like.
+        eps: Their epsilon.
         warmup_epochs: Epochs of linear warm-up.
         warmup_lr: Rate at the first step; not scaled.
         min_lr: Rate at the end of the cosine; not scaled.
@@ -37,8 +42,8 @@ class OptimRecipe:
     lr: float = 5e-4
     lr_batch: int | None = 512
     weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[float, float] = ADAMS[0]
+    eps: float = ADAMS[1]
     warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -57,6 +62,10 @@ class OptimRecipe:
                 raise InputError(f"optim.betas[{index}] is {beta}; it must be in [0, 1)")
         for name in ("weight_decay", "eps", "warmup_epochs", "warmup_lr", "min_lr"):
             in_range(f"optim.{name}", getattr(self, name), 0)
+        if "adam" not in self.name and (self.betas, self.eps) != ADAMS:
+            raise InputError(
+                f"optim.betas and optim.eps are for Adam and its kin; take them out for {self.name}"
+            )
         one_of("optim.name", self.name.removeprefix("lookahead_"), list_optimizers())
 
     def effective_lr(self, global_batch: int) -> float:

@@ -123,6 +123,7 @@ def results(**changes):
         "run": run | {"seed": 0, "git_commit": None},
         "metrics": {"top1": top1},
         "curves": {},
+        "reliability": {},
     }
     return write("results.json", json.dumps(good | changes))
 
@@ -134,6 +135,25 @@ EXPORT = "smmix_pl.export good.ckpt"
 COMPARE = "smmix_pl.compare results.json"
 
 LINE = {
+    "weights that timm does not have": fit(
+        "--model.backbone=pvt_tiny --model.backbone_args=null --model.pretrained=true "
+        "--data.image_size=32",
+        "cannot make pvt_tiny",
+        "leave out model.pretrained",
+    ),
+    "tag that timm does not have": fit(
+        "--model.backbone=vit_tiny_patch16_224.foo", "vit_tiny_patch16_224.foo", "Invalid"
+    ),
+    "drop path above 1": fit(
+        "--model.backbone_args.drop_path_rate=2", "drop_path_rate is 2", "[0, 1]"
+    ),
+    "model without logits": fit("--model.backbone_args.global_pool=''", "global_pool is empty"),
+    "betas of an optimiser without": fit(
+        "--model.optim.name=lion --model.optim.eps=0.1", "optim.eps", "take them out for lion"
+    ),
+    "misspelled setting of a setting": fit("--model.optim.lrr=1", "did you mean", "lr"),
+    "misspelled mixer": fit("--model.mixer=Cutmix", "did you mean CutMix"),
+    "misspelled data set": Case("fit --data=ImageNett", ("did you mean ImageNet",)),
     "no subcommand": Case("", ("subcommand", "fit,validate,test,predict")),
     "unknown subcommand": Case("fti", ("'fti'", "'fit'")),
     "no data": Case("fit", ("required", "data")),
@@ -524,7 +544,7 @@ PROGRAMS = {
     ),
     "write shards over shards": Case(
         "smmix_pl.data.shards images out",
-        ("out already holds shards", "another folder"),
+        ("out is not empty", "another folder"),
         write("out/classes.txt", "ant"),
     ),
 }

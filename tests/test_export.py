@@ -98,7 +98,7 @@ def test_timm_gives_identical_logits_without_us(checkpoints, tmp_path):
     assert result.returncode == 0, result.stderr
     told = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(told) == 8
-    assert all(cfg == [[0.485, 0.456, 0.406], 0.9, 3] for cfg in told[1::2])  # of the folders
+    assert all(cfg == [[0.485, 0.456, 0.406], 0.9, 3] for cfg in told)
 
 
 def test_pvt_needs_our_registration(checkpoints, tmp_path):
@@ -122,6 +122,19 @@ def test_file_says_what_it_holds(checkpoints, tmp_path, capsys):
     cfg = json.loads(settings["pretrained_cfg"])
     assert (cfg["num_classes"], cfg["input_size"], cfg["crop_pct"]) == (3, [3, 32, 32], 0.875)
     assert not {"url", "hf_hub_id", "file"} & cfg.keys()
+
+
+def test_images_are_prepared_elsewhere_as_in_the_run(tmp_path, imagenet_folder):
+    flags = ["--data.eval_transform.crop_ratio=1", "--data.eval_transform.interpolation=bilinear"]
+    checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
+    with safe_open(_exported(checkpoint, tmp_path), framework="pt") as file:
+        cfg = json.loads(file.metadata()["pretrained_cfg"])
+    assert (cfg["crop_pct"], cfg["interpolation"]) == (1.0, "bilinear")
+
+
+def _exported(checkpoint, folder):
+    export(checkpoint, folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
 def test_weight_average_is_what_is_exported(tmp_path, imagenet_folder):

@@ -60,7 +60,9 @@ class MixedPictures(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         names = [data.class_names[label] for label in classes[ends].tolist()]
         backbone = cast(SMMixModule, pl_module).backbone
-        examples = mixing_examples(backbone, images[ends], names, side=min(backbone.grid) // 2)
+        examples = mixing_examples(
+            backbone, images[ends], names, side=max(1, min(backbone.grid) // 2)
+        )
         figure = mixing_figure([displayable(one, data.mean, data.std) for one in examples])
         save_figure(trainer, "train/mixing", figure, photographs=True)
 

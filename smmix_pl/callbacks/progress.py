@@ -2,6 +2,7 @@
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 SHOWN = ("train/loss", "lr", "images_per_second")
 
@@ -17,7 +18,7 @@ class StepBar(RichProgressBar):
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
-        super().__init__(refresh_rate)
+        super().__init__(refresh_rate, theme=RichProgressBarTheme(metrics_format=".4g"))
         self._shown: dict[str, int | str | float | dict[str, float]] = {}
 
     def get_metrics(

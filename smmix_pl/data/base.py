@@ -170,7 +170,13 @@ class ImageData(Loaders, ABC):
             raise InputError(f"{name} has no training part; run `lightning test` with it")
         if self.check and stage != "predict":
             for part in dict.fromkeys(map(self.part_of, splits)):
-                require_good(self.images(part, inspect), self.classes_in_question, part, self.sizes)
+                require_good(
+                    self.images(part, inspect),
+                    self.classes_in_question,
+                    part,
+                    self.sizes,
+                    self.has_outliers,
+                )
         for split in splits:
             self._sets[split] = self._open(split)
         if stage == "fit":

@@ -29,7 +29,7 @@ def check(data: ImageData) -> list[Report]:
             bad, notes = ([], [str(error)]) if spared else ([str(error)], [])
             reports.append(Report(part, 0, None, bad, notes))
         else:
-            reports.append(examine(images, data.classes_in_question, part, data.sizes))
+            reports.append(examine(images, data.classes_in_question, part, data.sizes, data.has_outliers))
     return reports
 
 

@@ -5,6 +5,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def _download(archive: Archive, folder: Path) -> Path:
     part = folder / f"{archive.file}.part"
     try:
         _append(archive.url, part)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         raise InputError(
             f"{archive.url} cannot be downloaded ({error}); what has come stays in {part}, run "
             "the command again to go on"

@@ -16,6 +16,7 @@ from smmix_pl.data.reading import BadImage, to_rgb
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
 
+CHUNK = 4096
 ORIENTATION = 0x0112
 """EXIF's number for how a camera was held."""
 
@@ -89,7 +90,9 @@ def inspect(image: Image.Image) -> str:
     return "; ".join(odd)
 
 
-def examine(images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None) -> Report:
+def examine(
+    images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None, outliers: bool = False
+) -> Report:
     """Read every image of a part that was opened with `inspect` as its transform.
 
     Args:
@@ -102,16 +105,21 @@ def examine(images: Any, names: Mapping[int, str], part: str, sizes: Sizes | Non
     labels = np.asarray(images.targets, dtype=np.int64)
     counts = Counter(labels.tolist())
     report.per_class = {name: counts[number] for number, name in names.items()}
-    sources = [str(source) for source, _ in getattr(images, "samples", [])]
-    report.notes += _not_listed({Path(source).parent for source in sources})
-    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
-        for index, (bad, odd) in enumerate(
-            pool.map(_examine_one, repeat(images), range(len(images)))
-        ):
-            if bad:
-                report.bad.append(bad)
-            elif odd:
-                report.notes.append(f"{sources[index] if sources else f'#{index}'}: {odd}")
+    strange = sorted(set(counts) - set(names) - ({OUTLIER} if outliers else set()))
+    report.bad += [f"{counts[n]} images of class number {n}, which there is not" for n in strange]
+    places = [source for source, _ in getattr(images, "samples", [])]
+    report.notes += _not_listed({Path(place).parent for place in places if isinstance(place, str)})
+    # Pillow lets go of the interpreter while it decodes
+    with ThreadPoolExecutor(getattr(images, "threads", None)) as pool:
+        for start in range(0, len(images), CHUNK):  # a map keeps all that it is given
+            part_of = range(start, min(start + CHUNK, len(images)))
+            for index, (bad, odd) in zip(
+                part_of, pool.map(_examine_one, repeat(images), part_of), strict=True
+            ):
+                if bad:
+                    report.bad.append(bad)
+                elif odd:
+                    report.notes.append(f"{places[index] if places else f'#{index}'}: {odd}")
     return report
 
 
@@ -130,13 +138,15 @@ def _not_listed(folders: set[Path]) -> list[str]:
     return [f"{len(others)} files are left out, {others[0]} among them; names must end on {known}"]
 
 
-def require_good(images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None) -> None:
+def require_good(
+    images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None, outliers: bool = False
+) -> None:
     """Print the report on one part; arguments as for `examine`.
 
     Raises:
         InputError: The verdict is bad.
     """
-    report = examine(images, names, part, sizes)
+    report = examine(images, names, part, sizes, outliers)
     print(report)
     if not report.good:
         faults = report.faults()
@@ -190,11 +200,14 @@ def histogram(counts: Sequence[int], bars: int = 8) -> str:
     """How many classes have how many images, as lines of text."""
     if not counts:
         return "  no classes"
-    classes, edges = np.histogram(counts, bins=min(bars, len(set(counts))))
-    widest = max(1, classes.max())
+    lowest, highest = min(counts), max(counts)
+    step = -(-(highest - lowest + 1) // bars)
+    lows = range(lowest, highest + 1, step)
+    classes = [sum(low <= count < low + step for count in counts) for low in lows]
     return "\n".join(
-        f"  {low:7.0f} to {high:7.0f} images: {n:5d} classes {'#' * round(40 * n / widest)}"
-        for n, low, high in zip(classes, edges, edges[1:], strict=False)
+        f"  {low:7d} to {min(low + step - 1, highest):7d} images: {n:5d} classes "
+        f"{'#' * round(40 * n / max(classes))}"
+        for n, low in zip(classes, lows, strict=True)
     )
 
 

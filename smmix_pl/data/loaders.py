@@ -82,20 +82,26 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of good images."""
         skipped: list[str] = []
+        left = len(self)
         if isinstance(self.sampler, TrainingSampler):
             batches = self.first_batch() if self.first_batch else 0
             self.sampler.first = batches * (self.batch_size or 1)
+            left -= batches
         try:
             for batch, bad in super().__iter__():
+                left -= 1
                 if bad and not self.skip_bad:
                     raise BadImage(f"{bad[0]}; mend or remove it, or set data.bad_images to skip")
                 skipped += bad
-                if batch is None:
+                if batch is None and self.drop_last:  # the other ranks train on theirs
                     raise InputError(f"no image of a whole batch can be read; the first: {bad[0]}")
-                yield batch
+                if not left:  # Lightning asks for no more than it counts, so nothing comes after
+                    _tell(skipped)
+                    skipped = []
+                if batch is not None:
+                    yield batch
         finally:
-            if skipped:
-                warnings.warn(_told(skipped), stacklevel=2)
+            _tell(skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: where to go on follows from the trainer's progress, which Lightning keeps."""
@@ -103,6 +109,12 @@ class ImageLoader(DataLoader[Any]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing is needed; but without these two, Lightning warns of what is not the case."""
+
+
+def _tell(skipped: list[str]) -> None:
+    """A warning that is not left out in later epochs, whose bad images are the same."""
+    if skipped:
+        warnings.warn_explicit(_told(skipped), UserWarning, __file__, 0, __name__)
 
 
 def _told(skipped: list[str], shown: int = 20) -> str:

@@ -51,8 +51,8 @@ def write(
                 f"{folder / 'train'} has a class folder {name!r}, whose name is more than one line "
                 "of classes.txt; rename it"
             )
-    if (out / "classes.txt").exists():
-        raise InputError(f"{out} already holds shards; remove it or write to another folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; remove what an earlier run left, or write to another folder")
     out.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
         if (folder / part).is_dir():

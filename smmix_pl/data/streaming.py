@@ -89,6 +89,9 @@ class LitData(ImageData):
 class LitImages(Dataset[Any]):
     """One part in litdata's chunks, read at random places."""
 
+    threads = 1
+    """How many may read at once: litdata forgets a chunk that another thread goes on to."""
+
     def __init__(
         self, folder: Path, remote: str | None, labels: np.ndarray, transform: Transform
     ) -> None:
@@ -139,6 +142,7 @@ class HuggingFace(ImageData):
 
     Args:
         name: Of the hub, such as ``ILSVRC/imagenet-1k``; null loads what is saved in ``root``.
+        config: Which of its configurations, where it has several.
         train: Name of the training split.
         val: Name of the validation split.
         test: Name of the test split.
@@ -152,6 +156,7 @@ class HuggingFace(ImageData):
     def __init__(
         self,
         name: str | None = None,
+        config: str | None = None,
         train: str = "train",
         val: str = "validation",
         test: str = "validation",
@@ -159,7 +164,7 @@ class HuggingFace(ImageData):
         label: str = "label",
         **options: Any,
     ) -> None:
-        self.name = name  # find_classes, which the base calls, needs it
+        self.name, self.config = name, config  # find_classes, which the base calls, needs them
         self.parts = {"train": train, "val": val, "test": test}
         self.columns = image, label
         super().__init__(**options)
@@ -181,6 +186,13 @@ class HuggingFace(ImageData):
                 f"column {self.columns[1]!r} of {self.name or self.root} does not name classes; "
                 "set data.label to the one that does"
             )
+        for part in set(self.parts.values()):
+            columns = self.splits[part].features
+            if type(columns.get(self.columns[0])).__name__ != "Image":
+                raise InputError(
+                    f"column {self.columns[0]!r} of {self.name or self.root} holds no images; set "
+                    f"data.image to one of {', '.join(columns)}"
+                )
         return list(names)
 
     def images(self, split: Split, transform: Transform) -> Images:
@@ -188,13 +200,17 @@ class HuggingFace(ImageData):
         return HuggingFaceImages(self.splits[self.parts[split]], *self.columns, transform)
 
     def _load(self) -> Any:
-        from datasets import load_dataset, load_from_disk
+        from datasets import DatasetDict, load_dataset, load_from_disk
 
         try:
             if self.name is None:
-                return load_from_disk(str(self.root))
-            return load_dataset(self.name, cache_dir=str(self.root))
-        except (FileNotFoundError, ConnectionError) as error:
+                found = load_from_disk(str(self.root))
+            else:
+                found = load_dataset(self.name, self.config, cache_dir=str(self.root))
+            if not isinstance(found, DatasetDict):
+                raise ValueError("it is one split; save a DatasetDict")
+            return found
+        except (FileNotFoundError, ConnectionError, ValueError) as error:
             raise InputError(
                 f"the data set {self.name or self.root} cannot be loaded ({error}); set data.name "
                 "to one of the hub, or data.root to where one is saved"

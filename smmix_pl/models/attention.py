@@ -20,15 +20,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.models import cait, xcit
+from timm.models import cait, volo, xcit
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Queries
 
-CLASS_ATTENTION = (cait.ClassAttn, xcit.ClassAttn)  # one query, the class token: (B, h, 1, P + N)
-CHANNEL_ATTENTION = (xcit.XCA,)  # attends over channels: its map says nothing about places
+CLASS_ATTENTION = (cait.ClassAttn, volo.ClassAttention, xcit.ClassAttn)
+"""One query, the class token: ``(B, h, 1, P + N)``."""
+CHANNEL_ATTENTION = (xcit.XCA,)
+"""Attends over channels: its map says nothing about places."""
 
 
 class AttentionTap:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smmix_pl.checks import one_of
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.mixing.base import Guide, Queries
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
@@ -207,11 +207,20 @@ class Backbone(nn.Module):
     def _features(self, images: Tensor) -> Features:
         features = self.model.forward_features(images)
         tokens = self._image_tokens(features)
-        # Models that average their tokens normalise after the average; their region tokens are
-        # normalised one by one, by the same norm.
-        fc_norm = getattr(self.model, "fc_norm", None)
         logits = self.model.forward_head(features)
-        return Features(logits, tokens if fc_norm is None else fc_norm(tokens))
+        return Features(logits, self._normalised(tokens))
+
+    def _normalised(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(B, N, D)`` after the final norm.
+
+        Models that average their tokens first normalise the average, in the head or before it;
+        their region tokens are normalised one by one, by the same norm.
+        """
+        head = getattr(self.model, "head", None)
+        norm = getattr(self.model, "fc_norm", None) or getattr(head, "norm", None)
+        if isinstance(norm, nn.LayerNorm):  # timm's LayerNorm2d is one, for maps (B, D, h, w)
+            return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return tokens
 
     def _short_guide(self, images: Tensor) -> Guide:
         if self.guide_block is not None:
@@ -249,7 +258,14 @@ class Backbone(nn.Module):
 
     @property
     def _prefix_tokens(self) -> int:
-        return getattr(self.model, "num_prefix_tokens", 0)
+        has_class = getattr(self.model, "cls_token", None) is not None  # VOLO has no number
+        return getattr(self.model, "num_prefix_tokens", int(has_class))
+
+    @property
+    def _has_class(self) -> bool:
+        """Whether the first prefix token is a class token, and not a register."""
+        has = getattr(self.model, "cls_token", None) is not None
+        return getattr(self.model, "has_class_token", has)
 
     def _region_classifier(self) -> Any:
         if self.token_head is not None:
@@ -296,7 +312,7 @@ class Backbone(nn.Module):
                 f"last attention map, {tuple(maps[-1].shape)} for one image, is not one "
                 f"distribution over its {tokens.shape[1]} image tokens"
             )
-        if self.queries == "class" and not prefix and maps[-1].shape[2] > 1:
+        if self.queries == "class" and maps[-1].shape[2] > 1 and not (prefix and self._has_class):
             raise InputError(
                 f"{name} has no class token whose attention could be read; "
                 "set model.attention to tokens"
@@ -362,16 +378,32 @@ def create_timm_model(
             f"model.backbone_args sets num_classes to {args['num_classes']}, which comes from the "
             f"data ({num_classes}); take it out"
         )
+    if isinstance(rate := args.get("drop_path_rate"), int | float):
+        in_range("model.backbone_args.drop_path_rate", rate, 0, 1)
+    if args.get("global_pool") == "":
+        raise InputError(
+            "model.backbone_args.global_pool is empty, which leaves no class logits; take it out"
+        )
     args = {"num_classes": num_classes, "img_size": image_size} | args
+    try:
+        return _created(name, pretrained, args)
+    except (OSError, RuntimeError) as error:  # no such tag, no such weights, or no way to them
+        raise InputError(
+            f"timm cannot make {name} with pretrained={pretrained}: {error}; leave out "
+            "model.pretrained, or give a file as model.init_from"
+        ) from error
+    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise _refused(name, args, error) from error
+
+
+def _created(name: str, pretrained: bool, args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model and its arguments, without ``img_size`` where it takes images of any size."""
     try:
         return timm.create_model(name, pretrained=pretrained, **args), args
     except TypeError as error:
-        if "img_size" not in str(error):
-            raise _refused(name, args, error) from error
-        del args["img_size"]  # fully convolutional up to its tokens: takes images of any size
-        return timm.create_model(name, pretrained=pretrained, **args), args
-    except (AssertionError, ArithmeticError, LookupError, ValueError) as error:
-        raise _refused(name, args, error) from error
+        if "img_size" not in args or "img_size" not in str(error):
+            raise
+        return _created(name, pretrained, {k: v for k, v in args.items() if k != "img_size"})
 
 
 def _for_any_size(name: str) -> dict[str, Any]:
