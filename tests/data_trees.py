@@ -58,9 +58,9 @@ def cub(root: Path) -> Path:
     return root
 
 
-def cars(root: Path) -> Path:
+def cars(root: Path, wrapped: str = "stanford_cars") -> Path:
     """Two models; the original devkit."""
-    folder = root / "stanford_cars"
+    folder = root / wrapped
     kinds = np.dtype([("fname", object), ("class", np.uint8)])
     parts = {"train": [1, 1, 2], "test": [2, 1]}
     (folder / "devkit").mkdir(parents=True)
@@ -95,9 +95,9 @@ def aircraft(root: Path) -> Path:
     return root
 
 
-def flowers(root: Path) -> Path:
+def flowers(root: Path, wrapped: str = "flowers-102") -> Path:
     """Seven images of three species."""
-    folder = root / "flowers-102"
+    folder = root / wrapped
     for number in range(1, 8):
         put(folder / "jpg" / f"image_{number:05d}.jpg")
     savemat(folder / "imagelabels.mat", {"labels": np.array([[1, 2, 3, 1, 2, 102, 3]])})
@@ -110,9 +110,9 @@ def flowers(root: Path) -> Path:
     return root
 
 
-def pets(root: Path) -> Path:
+def pets(root: Path, wrapped: str = "oxford-iiit-pet") -> Path:
     """Two breeds."""
-    folder = root / "oxford-iiit-pet"
+    folder = root / wrapped
     lists = {
         "trainval": ["Abyssinian_1 1 1 1", "american_bulldog_7 2 2 1", "Abyssinian_2 1 1 1"],
         "test": ["american_bulldog_9 2 2 1"],

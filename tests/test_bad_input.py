@@ -415,7 +415,7 @@ IMAGES = {
         "fit FOLDER --data.cache=true", (IMAGE, "mend or remove"), write(IMAGE, "hello")
     ),
     "bad image before the run": Case(
-        "fit FOLDER --data.check=true", (IMAGE, "1 faults", "see the report"), cut(IMAGE)
+        "fit FOLDER --data.check=true", (IMAGE, "1 fault: ", "see the report"), cut(IMAGE)
     ),
     "bad image to predict": Case(
         "predict DIGITS --data.predict_dir=images", (IMAGE, "mend or remove"), cut(IMAGE)

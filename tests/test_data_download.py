@@ -21,6 +21,7 @@ class RangeServer(SimpleHTTPRequestHandler):
     """Serves the rest of a file, as real servers do; can break off in the middle."""
 
     break_off = False
+    chunked = False
 
     def do_GET(self):
         content = Path(self.translate_path(self.path)).read_bytes()
@@ -29,6 +30,11 @@ class RangeServer(SimpleHTTPRequestHandler):
         if begin >= len(content):
             return self.send_error(416)
         self.send_response(206 if begin else 200)
+        if self.chunked:  # and broken off in the middle of a chunk
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(f"{len(content):x}\r\n".encode() + content[:20])
+            return None
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         cut = (len(content) - begin) // 2 if self.break_off else None
@@ -86,6 +92,13 @@ def test_a_broken_download_goes_on_where_it_stopped(cub_archive, server, tmp_pat
     assert server.handler.requests[0] == 0
     assert server.handler.requests[1] > 0
     assert (tmp_path / "root" / "CUB_200_2011" / "images.txt").exists()
+
+
+def test_a_stream_that_breaks_off_is_told(cub_archive, server, tmp_path):
+    server.handler.chunked = True
+    with pytest.raises(InputError, match="run the command again to go on"):
+        fetch((cub_archive,), tmp_path / "root", "CUB")
+    assert not (tmp_path / "root" / "CUB_200_2011").exists()
 
 
 def test_a_wrong_file_is_removed(cub_archive, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_trees import class_tree, devkit, jpeg, put
 
-from smmix_pl.data import ImageNet
+from smmix_pl.data import ImageNet, ImageNetReaL
 from smmix_pl.data.imagenet import WORDNET_IDS, readable
 from smmix_pl.errors import InputError
 
@@ -38,12 +38,23 @@ def test_class_folders(tmp_path):
     assert data.class_names == ["tench", "English springer"]
     assert labels(data, "train") == [0, 0, 0, 1, 1, 1]
     assert labels(data, "val") == labels(data, "test") == [0, 1]
+    assert data.sizes is None  # nobody counts a subset
+
+
+def test_the_check_knows_how_many_images_all_classes_have(tmp_path):
+    class_tree(tmp_path / "train", WORDNET_IDS, 1)
+    class_tree(tmp_path / "val", WORDNET_IDS, 1)
+    train, val = ImageNet(root=str(tmp_path), **SMALL).reports(["train", "val", "test"])
+    assert train.faults() == ["1,000 images where its owner counts 1,281,167"]
+    assert val.faults() == ["1,000 images where its owner counts 50,000"]
+    assert ImageNetReaL(root=str(tmp_path), **SMALL).sizes.val == 46_837
 
 
 def test_flat_validation_folder_with_devkit(tmp_path):
     class_tree(tmp_path / "train", TWO)
     for name in flat_names(3):
         put(tmp_path / "val" / name)
+    (tmp_path / "val" / ".cache").mkdir()
     with pytest.raises(InputError, match="devkit"):
         ImageNet(root=str(tmp_path), **SMALL).images("val", np.asarray)
     devkit(tmp_path, [TWO[1], TWO[0]], [1, 2, 2])  # the devkit numbers classes in its own order
@@ -51,6 +62,15 @@ def test_flat_validation_folder_with_devkit(tmp_path):
     put(tmp_path / "val" / flat_names(4)[-1])
     with pytest.raises(InputError, match="4 flat validation images, but the devkit lists 3"):
         ImageNet(root=str(tmp_path), **SMALL).images("val", np.asarray)
+
+
+def test_a_class_of_the_flat_validation_images_that_train_lacks_is_told(tmp_path):
+    class_tree(tmp_path / "train", TWO)
+    for name in flat_names(2):
+        put(tmp_path / "val" / name)
+    devkit(tmp_path, [TWO[1], "n01443537"], [1, 2])
+    with pytest.raises(InputError, match="class 'n01443537', but no folder of it in train/"):
+        ImageNet(root=str(tmp_path), **SMALL).setup("fit")
 
 
 def test_original_tars(tmp_path):
@@ -95,6 +115,21 @@ def test_a_cut_off_tar_is_told(tmp_path):
     tar.write_bytes(tar.read_bytes()[:2000])
     data = ImageNet(root=str(tmp_path), **SMALL)
     with pytest.raises(InputError, match=r"imagenet\.tar"):
+        data.images("train", np.asarray)
+
+
+@pytest.mark.parametrize("rest", [b"", b"train/n0", b"x" * 1024], ids=["none", "cut", "other"])
+def test_a_tar_that_is_cut_off_between_two_files_is_told(tmp_path, rest):
+    """Where tarfile itself takes it for a shorter one."""
+    class_tree(tmp_path / "raw" / "train", TWO, 2)
+    file = make_tar(tmp_path / "imagenet.tar", tmp_path / "raw")
+    with tarfile.open(file) as tar:
+        end = tar.getmembers()[2].offset
+    file.write_bytes(file.read_bytes()[:end] + rest)
+    with tarfile.open(file) as tar:
+        assert len(tar.getmembers()) == 2
+    data = ImageNet(root=str(tmp_path), **SMALL)
+    with pytest.raises(InputError, match=rf"imagenet\.tar .* breaks off at byte {end}"):
         data.images("train", np.asarray)
 
 

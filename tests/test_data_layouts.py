@@ -57,8 +57,9 @@ def test_root_may_be_the_unpacked_folder_itself(tmp_path):
     assert CUB(root=str(tmp_path / "CUB_200_2011"), **SMALL).num_classes == 3
 
 
-def test_cars_devkit(tmp_path):
-    data = StanfordCars(root=str(data_trees.cars(tmp_path)), **SMALL)
+@pytest.mark.parametrize("wrapped", ["stanford_cars", "."])
+def test_cars_devkit(tmp_path, wrapped):
+    data = StanfordCars(root=str(data_trees.cars(tmp_path, wrapped)), **SMALL)
     assert data.class_names == ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
     assert labels(data, "train") == [0, 0, 1]
     assert labels(data, "val") == labels(data, "test") == [1, 0]
@@ -82,17 +83,16 @@ def test_aircraft_trains_on_train_and_val(tmp_path):
     opens(data)
 
 
-def test_flowers(tmp_path):
-    folder = data_trees.flowers(tmp_path) / "flowers-102"
-
-    class TinySource(datasets.Flowers102):  # torchvision verifies the lists' checksums
-        _file_dict = {  # noqa: RUF012 - as torchvision has it
-            key: (name, hashlib.md5((folder / name).read_bytes()).hexdigest())
-            for key, name in (("label", "imagelabels.mat"), ("setid", "setid.mat"))
-        }
+@pytest.mark.parametrize("wrapped", ["flowers-102", "."])
+def test_flowers(tmp_path, wrapped):
+    folder = data_trees.flowers(tmp_path, wrapped) / wrapped
 
     class TinyFlowers(Flowers102):
-        source = TinySource
+        archives = tuple(
+            archive._replace(md5=hashlib.md5((folder / archive.gives).read_bytes()).hexdigest())
+            for archive in Flowers102.archives
+            if archive.gives.endswith(".mat")
+        )
 
     data = TinyFlowers(root=str(tmp_path), **SMALL)
     assert data.num_classes == 102
@@ -102,12 +102,16 @@ def test_flowers(tmp_path):
         [0, 1, 101],
     ]
     opens(data)
-    with pytest.raises(InputError, match="unpack its archive again"):
+    with pytest.raises(InputError, match=r"imagelabels\.mat has another checksum"):
         Flowers102(root=str(tmp_path), **SMALL).images("train", np.asarray)
+    (folder / "setid.mat").unlink()
+    with pytest.raises(InputError, match=r"does not have setid\.mat"):
+        data.images("train", np.asarray)
 
 
-def test_pets(tmp_path):
-    data = OxfordPets(root=str(data_trees.pets(tmp_path)), **SMALL)
+@pytest.mark.parametrize("wrapped", ["oxford-iiit-pet", "."])
+def test_pets(tmp_path, wrapped):
+    data = OxfordPets(root=str(data_trees.pets(tmp_path, wrapped)), **SMALL)
     assert data.class_names == ["Abyssinian", "American Bulldog"]
     assert labels(data, "train") == [0, 1, 0]
     assert labels(data, "test") == [1]
@@ -229,6 +233,24 @@ def test_validation_classes_must_be_those_of_train(tmp_path):
     class_tree(tmp_path / "val", ["ant", "cat"])
     with pytest.raises(InputError, match="'bee' is only in one"):
         Folder(root=str(tmp_path), **SMALL).setup("fit")
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    for part in ("train", "val"):
+        class_tree(tmp_path / part, ["ant", "bee"])
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    put(tmp_path / "val" / ".cache" / "thumbnail.jpg")
+    data = Folder(root=str(tmp_path), **SMALL)
+    assert data.class_names == ["ant", "bee"]
+    opens(data)
+
+
+def test_a_folder_called_like_an_image_is_none(tmp_path):
+    class_tree(tmp_path / "train", ["ant", "bee"])
+    file = put(tmp_path / "new" / "holiday.jpg" / "1.jpg")
+    data = Folder(predict_dir=str(tmp_path / "new"), root=str(tmp_path), **SMALL)
+    data.setup("predict")
+    assert [names for _, names in data.predict_dataloader()] == [(str(file),)]
 
 
 def test_a_label_out_of_range_is_refused(tmp_path):

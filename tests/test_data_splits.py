@@ -20,7 +20,7 @@ def test_every_class_gives_its_share(labels, share, seed):
     assert sorted(kept + held) == list(range(len(labels)))
     counts, given_up = Counter(labels), Counter(labels[i] for i in held)
     for label, count in counts.items():
-        assert given_up[label] == min(max(1, round(share * count)), max(1, count - 1))
+        assert given_up[label] == min(max(1, round(share * count)), count - 1)
     assert (kept, held) == stratified_split(labels, share, seed)
 
 
@@ -42,6 +42,17 @@ def test_what_is_held_out_does_not_depend_on_what_is_trained_on(labels, held_out
     assert not set(kept) & set(held)
 
 
+@given(LABELS, st.floats(0, 0.99), st.floats(0.01, 1.0), st.integers(0, 99))
+def test_every_class_is_trained_on(labels, held_out, share, seed):
+    whole = Counter(labels[i] for i in training_part(labels, held_out, 1.0, None, seed)[0])
+    kept, _ = training_part(labels, held_out, share, None, seed)
+    assert set(whole) == set(labels)
+    assert kept == sorted(set(kept))
+    assert Counter(labels[i] for i in kept) == {
+        label: max(1, round(share * count)) for label, count in whole.items()
+    }
+
+
 def test_seeds_differ():
     labels = [0, 1] * 50
     assert stratified_split(labels, 0.5, 0) != stratified_split(labels, 0.5, 1)
@@ -60,6 +71,13 @@ def test_subsets_reach_the_loaders(tmp_path):
         data = Folder(**common, **options)
         data.setup("fit")
         assert (len(data.train_dataloader()), len(data.val_dataloader())) == (train, val)
+
+
+def test_nothing_is_held_out_of_classes_of_one_image(tmp_path):
+    class_tree(tmp_path / "train", ["ant", "bee"], 1)
+    data = Folder(root=str(tmp_path), image_size=32, batch_size=1, num_workers=0, held_out=0.5)
+    with pytest.raises(InputError, match=r"data\.held_out 0\.5 holds out nothing"):
+        data.setup("fit")
 
 
 @pytest.mark.parametrize(

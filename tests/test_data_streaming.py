@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -84,7 +85,29 @@ def test_the_command(folder, tmp_path, capsys):
     with pytest.raises(SystemExit) as status:
         main(words)
     assert status.value.code == 2
-    assert "already holds shards" in capsys.readouterr().err
+    assert "out is not empty" in capsys.readouterr().err
+    put(tmp_path / "half" / "train-000000.tar")  # of a run that was killed
+    with pytest.raises(InputError, match="half is not empty"):
+        write(folder, tmp_path / "half")
+
+
+def test_the_check_reads_shards(folder, tmp_path):
+    write(folder, tmp_path / "shards")
+    train, val = Shards(root=str(tmp_path / "shards"), **SMALL).reports(["train", "val", "test"])
+    assert (train.images, val.images) == (15, 6)
+    assert train.good
+    assert val.good
+    assert train.notes == val.notes == []
+
+
+def test_an_image_without_its_class_is_told(tmp_path):
+    put(tmp_path / "classes.txt", "ant\nbee\n")
+    with tarfile.open(tmp_path / "train-000000.tar", "w") as tar:
+        tar.add(put(tmp_path / "1.jpg"), "1.jpg")
+        tar.add(put(tmp_path / "1.cls", "0"), "1.cls")
+        tar.add(tmp_path / "1.jpg", "2.jpg")
+    with pytest.raises(InputError, match=r"2\.jpg has no \.cls file beside it"):
+        Shards(root=str(tmp_path), **SMALL).samples("train")
 
 
 def test_missing_shards_are_told(tmp_path):
@@ -116,6 +139,20 @@ def test_litdata(folder, tmp_path):
         LitData(root=str(tmp_path), **SMALL)
 
 
+def test_the_check_reads_litdata(tmp_path):
+    """One thread does: the library forgets a chunk that another goes on to."""
+    pytest.importorskip("litdata")
+    for part in ("train", "val"):
+        class_tree(tmp_path / "folder" / part, ["ant", "bee"], 60)
+    write(tmp_path / "folder", tmp_path / "chunks", format="litdata", shard_mb=0.002)
+    assert len(list((tmp_path / "chunks" / "train").glob("*.bin"))) > 10
+    reports = LitData(root=str(tmp_path / "chunks"), **SMALL).reports(["train", "val", "test"])
+    assert [(report.part, report.images, report.faults()) for report in reports] == [
+        ("train", 120, []),
+        ("val", 120, []),
+    ]
+
+
 def test_litdata_is_shared_out_over_workers(folder, tmp_path):
     pytest.importorskip("litdata")
     write(folder, tmp_path / "chunks", format="litdata", shard_mb=1)
@@ -137,6 +174,16 @@ def test_hugging_face(folder, tmp_path):
     data.setup("fit")
     assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
     assert sum(len(classes) for _, classes in data.val_dataloader()) == 6
+    assert [report.part for report in data.reports(["train", "val", "test"])] == ["train", "val"]
+    with pytest.raises(InputError, match=r"'label' .* holds no images; set data\.image to .*image"):
+        HuggingFace(image="label", root=str(tmp_path / "saved"), **SMALL)
+    saved["train"].save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(InputError, match="it is one split; save a DatasetDict"):
+        HuggingFace(root=str(tmp_path / "one"), **SMALL)
+    with pytest.raises(InputError, match=r"cannot be loaded \(.*'nothing'.*set data\.name"):
+        HuggingFace(str(folder), "nothing", root=str(tmp_path / "cache"), **SMALL)
+    named = HuggingFace(str(folder), "default", root=str(tmp_path / "cache"), **SMALL)
+    assert named.class_names == data.class_names
     with pytest.raises(InputError, match="no split 'test'"):
         HuggingFace(test="test", root=str(tmp_path / "saved"), **SMALL)
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,16 @@ from torch.utils.data import Dataset, Subset
 
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.download import Archive, fetch
-from smmix_pl.data.inspection import Sizes, check_names, check_range, inspect, require_good
+from smmix_pl.data.inspection import (
+    Report,
+    Sizes,
+    check_names,
+    check_range,
+    counted,
+    examine,
+    inspect,
+    origin,
+)
 from smmix_pl.data.loaders import Loaders
 from smmix_pl.data.reading import whole_lists
 from smmix_pl.data.splits import training_part
@@ -29,6 +39,15 @@ LARGEST = 1e6
 """Channel means and deviations beyond are a slip, and overflow when images are divided by them."""
 Images = Dataset[Any]
 """A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
+
+
+OPENED: dict[str, tuple[Any, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+"""What each stage needs, in plain words: Lightning's stages print as ``TrainerFn.TESTING``."""
 
 
 class ImageData(Loaders, ABC):
@@ -163,28 +182,42 @@ class ImageData(Loaders, ABC):
 
     def setup(self, stage: str) -> None:
         """Open what a stage needs, so that what is missing is told before the first step."""
-        opened: dict[str, tuple[Any, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
-        splits = opened.get(stage, (stage,))
+        splits = OPENED.get(stage, (stage,))
         if "train" in map(self.part_of, splits) and not self.trainable:
             name = type(self).__name__
             raise InputError(f"{name} has no training part; run `lightning test` with it")
-        if self.check and stage != "predict":
-            for part in dict.fromkeys(map(self.part_of, splits)):
-                require_good(
-                    self.images(part, inspect),
-                    self.classes_in_question,
-                    part,
-                    self.sizes,
-                    self.has_outliers,
-                )
         for split in splits:
             self._sets[split] = self._open(split)
-        if stage == "fit":
-            self._check_batch(len(self._sets["train"]))  # type: ignore[arg-type]
+            self._check_count(split, len(self._sets[split]))  # type: ignore[arg-type]
+        if self.check and stage != "predict":
+            for report in self.reports(splits):
+                if self._ranks()[1] == 0:
+                    print(report)
+                report.require_good()
 
     def part_of(self, split: Split) -> Split:
         """The part of the data set that images are taken from."""
         return "train" if split == "val" and self.held_out else split
+
+    def reports(self, splits: Iterable[Split]) -> Iterator[Report]:
+        """Read every image of some splits; one report on each part that they are taken from.
+
+        One on a part that cannot be opened says why; where validation images are held out of train,
+        it may be all that there is. A part of the same images as an earlier one has none.
+        """
+        seen: list[Any] = []
+        for part in dict.fromkeys(map(self.part_of, splits)):
+            try:
+                images = self.images(part, inspect)
+            except InputError as error:
+                spared = part == "test" and self.held_out > 0
+                bad, notes = ([], [str(error)]) if spared else ([str(error)], [])
+                yield Report(part, 0, None, bad, notes)
+                continue
+            if origin(images) not in seen:
+                seen.append(origin(images))
+                names, outliers = self.classes_in_question, self.has_outliers
+                yield examine(images, names, part, self.sizes, outliers)
 
     @property
     def classes_in_question(self) -> dict[int, str]:
@@ -207,7 +240,7 @@ class ImageData(Loaders, ABC):
         if split == "predict":
             if self.predict_dir is not None:
                 return ImageFiles(self.predict_dir, transform)
-            return NamedImages(self.images("test", transform))
+            return NamedImages(self._open("test"))
         part = self.part_of(split)
         images: Any = self.images(part, transform)
         check_range(images.targets, self.num_classes, str(self.root), self.has_outliers)
@@ -216,18 +249,25 @@ class ImageData(Loaders, ABC):
         kept, held = training_part(
             images.targets, self.held_out, self.train_share, self.shots, self.split_seed
         )
+        if split == "val" and not held:
+            raise InputError(
+                f"data.held_out {self.held_out} holds out nothing of {self.root}, whose classes "
+                "have one image each; set it to 0"
+            )
         return Subset(images, kept if split == "train" else held)
 
-    def _check_batch(self, images: int) -> None:
+    def _check_count(self, split: str, images: int) -> None:
         ranks = self._ranks()[0]
-        if not images:
-            raise InputError(
-                f"data.held_out {self.held_out} leaves nothing of {self.root} to train on; lower it"
-            )
-        if images < self.batch_size * ranks:
+        if split == "train" and images < self.batch_size * ranks:
             raise InputError(
                 f"one step takes {self.batch_size} images on each of {ranks} devices, but the "
                 f"training set in {self.root} has {images}; lower data.batch_size"
+            )
+        if images < ranks:
+            place = self.predict_dir if split == "predict" and self.predict_dir else self.root
+            raise InputError(
+                f"{place} has {counted(images, f'{split} image')}, fewer than the {ranks} devices; "
+                "take fewer devices"
             )
 
 

@@ -27,12 +27,13 @@ class PixelCache:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
-        self.sizes = np.array([_size(source) for source in sources], dtype=np.int64)
-        ends = np.cumsum(3 * self.sizes.prod(axis=1))
-        self.starts = np.concatenate([[0], ends])
-        _check_memory(int(ends[-1]))
-        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, int(ends[-1]))), dtype=np.uint8)
-        self.decoded = np.frombuffer(mmap.mmap(-1, len(sources)), dtype=np.bool_)
+        sizes = [_size(source) for source in sources]
+        self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self.starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
+        needed = int(self.starts[-1])
+        _check_memory(needed)
+        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, needed)), dtype=np.uint8)
+        self.decoded = np.frombuffer(mmap.mmap(-1, max(1, len(sources))), dtype=np.bool_)
 
     def __getitem__(self, index: int) -> Image.Image:
         """One image.

@@ -31,8 +31,9 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
             image.draft(image.mode, (image.width // step, image.height // step))
         top, left, height, width = (max(0, round(v * image.width / full)) for v in box)
         # timm rounds the side of a very long crop to nothing
-        part = to_rgb(image.crop((left, top, left + max(1, width), top + max(1, height))))
-        return Image.fromarray(resized(np.array(part), self.size, self._kernel()))
+        part = image.crop((left, top, left + max(1, width), top + max(1, height)))
+        part.format = image.format  # tells 16-bit from 32-bit grey
+        return Image.fromarray(resized(np.array(to_rgb(part)), self.size, self._kernel()))
 
     def _kernel(self) -> str:
         if isinstance(self.interpolation, tuple):

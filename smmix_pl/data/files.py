@@ -3,7 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from scipy.io import loadmat  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import VisionDataset
@@ -11,6 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from smmix_pl.data.base import ImageData, Images, Split
 from smmix_pl.data.cache import PixelCache
+from smmix_pl.data.inspection import inspect
 from smmix_pl.data.reading import Source, existing_folder, transformed, whole_lists
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
@@ -34,7 +37,9 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         self.samples = samples
         self.targets = [label for _, label in samples]
         self.transform = transform
-        self.cache = PixelCache([source for source, _ in samples]) if cache else None
+        # A check looks at files, not at the pixels that come of them
+        keep = cache and transform is not inspect
+        self.cache = PixelCache([source for source, _ in samples]) if keep else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -82,13 +87,23 @@ def class_folders(folder: Path) -> list[str]:
     Raises:
         InputError: The folder is missing or has no class folder.
     """
-    existing_folder(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    names = subfolders(folder)
     if not names:
         raise InputError(
             f"{folder} has no class folders; it must hold one folder of images a class"
         )
     return names
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; not the hidden ones, which hold no images.
+
+    Raises:
+        InputError: The folder is missing.
+    """
+    existing_folder(folder)
+    found = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(name for name in found if not name.startswith("."))
 
 
 def folder_samples(folder: Path, expected: Sequence[str]) -> Samples:
@@ -111,19 +126,26 @@ def folder_samples(folder: Path, expected: Sequence[str]) -> Samples:
         raise InputError(f"{folder}: {error}; remove the empty folder or fill it") from error
 
 
-def unpacked(root: Path, name: str, otherwise: str = "") -> Path:
-    """The folder that an archive unpacks to: in root, or root itself.
+def unpacked(root: Path, name: str, flat: str | None = None, otherwise: str | None = None) -> Path:
+    """The folder of a data set: in root, or root itself.
+
+    Args:
+        root: Where archives were unpacked.
+        name: What the folder is called.
+        flat: A folder in it that tells it by any name, where the archives wrap nothing around.
+        otherwise: What root may hold instead, in words.
 
     Raises:
         InputError: It is neither.
     """
     if (root / name).is_dir():
         return root / name
-    if root.name == name and root.is_dir():
+    if (root.name == name and root.is_dir()) or (flat is not None and (root / flat).is_dir()):
         return root
+    holds = [f"{name}/", *([f"{flat}/"] if flat else []), *([otherwise] if otherwise else [])]
     raise InputError(
-        f"{root} does not hold {name}/{' ' * bool(otherwise)}{otherwise}; point data.root at the "
-        "folder that the archive was unpacked in"
+        f"{root} does not hold {' or '.join(holds)}; point data.root at the folder that the "
+        "archive was unpacked in"
     )
 
 
@@ -157,6 +179,20 @@ def read_table(file: Path, columns: int, separator: str | None = None) -> list[l
                 "again, in full"
             )
     return rows
+
+
+def read_mat(file: Path, name: str) -> Any:
+    """A variable of a MATLAB file that comes with a data set.
+
+    Raises:
+        InputError: The file is not there, or has none of that name.
+    """
+    if not file.is_file():
+        raise incomplete(file.parent, file.name)
+    try:
+        return loadmat(str(file), squeeze_me=True)[name]
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{file} holds no {name} ({error}); unpack its archive again") from error
 
 
 def incomplete(folder: Path, lacks: str) -> InputError:

@@ -7,7 +7,15 @@ from timm.data import ImageNetInfo
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from smmix_pl.data.base import Split
-from smmix_pl.data.files import FileData, Samples, class_folders, folder_samples
+from smmix_pl.data.files import (
+    FileData,
+    Samples,
+    class_folders,
+    folder_samples,
+    read_mat,
+    subfolders,
+)
+from smmix_pl.data.inspection import Sizes
 from smmix_pl.data.reading import Source, existing_folder
 from smmix_pl.data.tar import images_in_tar
 from smmix_pl.errors import InputError
@@ -33,7 +41,8 @@ class ImageNet(FileData):
     ``imagenet.tar`` of ``train/`` and ``val/`` will do as well.
 
     The 50,000 validation images are also the test set, as in every paper. Classes are the folders
-    in ``train``, so a subset of ImageNet works as well. Arguments: see `ImageData`.
+    in ``train``, so a subset of ImageNet works as well; where they are all 1,000, the check knows
+    how many images there have to be. Arguments: see `ImageData`.
     """
 
     whole_tar: ClassVar[str] = "imagenet.tar"
@@ -41,6 +50,8 @@ class ImageNet(FileData):
     def find_classes(self) -> list[str]:
         """The classes in words."""
         self.folders = self._find_folders()
+        if self.sizes is None and self.folders == WORDNET_IDS:
+            self.sizes = Sizes(1_281_167, 50_000, 50_000)
         return readable(self.folders)
 
     def samples(self, split: Split) -> Samples:
@@ -48,9 +59,9 @@ class ImageNet(FileData):
         part = "train" if split == "train" else "val"
         folder = self.root / part
         if folder.is_dir():
-            if part == "val" and not any(path.is_dir() for path in folder.iterdir()):
+            if part == "val" and not subfolders(folder):
                 files = sorted(str(path) for path in folder.iterdir() if _is_image(path.name))
-                return self._by_devkit([str(file) for file in files])
+                return self._by_devkit(list(files))
             return folder_samples(folder, self.folders)
         for name in TARS[part]:
             if (self.root / name).is_file():
@@ -100,6 +111,12 @@ class ImageNet(FileData):
                 f"{len(truth)}; unpack ILSVRC2012_img_val.tar again"
             )
         numbers = {name: number for number, name in enumerate(self.folders)}
+        lost = sorted(set(truth) - set(numbers))
+        if lost:
+            raise InputError(
+                f"{self.root} has flat validation images of class {lost[0]!r}, but no folder of it "
+                "in train/; add it, or sort the images of your classes into val/<class>/"
+            )
         return [(source, numbers[name]) for source, name in zip(sources, truth, strict=True)]
 
 
@@ -117,12 +134,7 @@ def read_devkit(root: Path) -> list[str]:
             f"{root} holds flat validation images, but not the devkit that says what they show; "
             f"unpack ILSVRC2012_devkit_t12.tar.gz there, or sort them into class folders"
         )
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-
-    try:
-        synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
-    except (ValueError, TypeError, LookupError) as error:
-        raise InputError(f"{meta} is no list of classes ({error}); unpack it again") from error
+    synsets = read_mat(meta, "synsets")
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     return [ids[int(line)] for line in truth.read_text().split()]
 

@@ -17,6 +17,7 @@ from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
 
 CHUNK = 4096
+"""Images that threads are given at once: what they find is kept until it is asked for."""
 ORIENTATION = 0x0112
 """EXIF's number for how a camera was held."""
 
@@ -61,14 +62,27 @@ class Report:
         if self.expected is not None and self.images != self.expected:
             found.append(f"{self.images:,} images where its owner counts {self.expected:,}")
         if empty:
-            found.append(f"{len(empty)} classes without an image, {empty[0]!r} among them")
+            classes = counted(len(empty), "class")
+            found.append(f"{classes} without an image, {empty[0]!r} among them")
         return found
 
+    def require_good(self) -> None:
+        """Refuse a part of which a run would not learn what one thinks.
+
+        Raises:
+            InputError: The verdict is bad.
+        """
+        faults = self.faults()
+        if faults:
+            told = counted(len(faults), "fault")
+            raise InputError(f"the {self.part} part has {told}: {faults[0]}; see the report")
+
     def __str__(self) -> str:
-        verdict = "good" if self.good else f"BAD: {len(self.faults())} faults"
+        verdict = "good" if self.good else f"BAD: {counted(len(self.faults()), 'fault')}"
+        contents = f"{counted(self.images, 'image')} in {counted(len(self.per_class), 'class')}"
         return "\n".join(
             [
-                f"{self.part}: {self.images:,} images in {len(self.per_class)} classes",
+                f"{self.part}: {contents}",
                 *(f"  bad: {one_line(fault)}" for fault in self.faults()),
                 *(f"  note: {one_line(note)}" for note in self.notes),
                 histogram(list(self.per_class.values())),
@@ -100,27 +114,38 @@ def examine(
         names: Of the classes that it has to have images of, by their numbers.
         part: ``train``, ``val`` or ``test``.
         sizes: Images in each part, as its owner counts them.
+        outliers: Whether -1 is allowed, which stands for none of the classes.
     """
     report = Report(part, len(images), getattr(sizes, part, None))
-    labels = np.asarray(images.targets, dtype=np.int64)
-    counts = Counter(labels.tolist())
+    counts = Counter(np.asarray(images.targets, dtype=np.int64).tolist())
     report.per_class = {name: counts[number] for number, name in names.items()}
     strange = sorted(set(counts) - set(names) - ({OUTLIER} if outliers else set()))
-    report.bad += [f"{counts[n]} images of class number {n}, which there is not" for n in strange]
-    places = [source for source, _ in getattr(images, "samples", [])]
-    report.notes += _not_listed({Path(place).parent for place in places if isinstance(place, str)})
+    report.bad += [
+        f"{counted(counts[number], 'image')} of class number {number}, which there is not"
+        for number in strange
+    ]
+    sources = [source for source, _ in getattr(images, "samples", [])]
+    files = [source for source in sources if isinstance(source, str)]  # not in a tar file
+    report.notes += _not_listed({Path(file).parent for file in files})
     # Pillow lets go of the interpreter while it decodes
     with ThreadPoolExecutor(getattr(images, "threads", None)) as pool:
-        for start in range(0, len(images), CHUNK):  # a map keeps all that it is given
-            part_of = range(start, min(start + CHUNK, len(images)))
-            for index, (bad, odd) in zip(
-                part_of, pool.map(_examine_one, repeat(images), part_of), strict=True
-            ):
+        for start in range(0, len(images), CHUNK):
+            chunk = range(len(images))[start : start + CHUNK]
+            found = pool.map(_examine_one, repeat(images), chunk)
+            for index, (bad, odd) in zip(chunk, found, strict=True):
                 if bad:
                     report.bad.append(bad)
                 elif odd:
-                    report.notes.append(f"{places[index] if places else f'#{index}'}: {odd}")
+                    report.notes.append(f"{sources[index] if sources else f'#{index}'}: {odd}")
     return report
+
+
+def origin(images: Any) -> Any:
+    """What a part's images come from; equal for two parts that are the same images.
+
+    Arrays in memory tell nothing of it, but are soon read twice.
+    """
+    return getattr(images, "samples", getattr(images, "origin", images))
 
 
 def _not_listed(folders: set[Path]) -> list[str]:
@@ -128,29 +153,15 @@ def _not_listed(folders: set[Path]) -> list[str]:
     others = [
         path
         for folder in sorted(folders)
-        if folder.is_dir()  # not in a tar file
+        if folder.is_dir()
         for path in sorted(folder.iterdir())
         if path.is_file() and path.suffix.lower() not in IMG_EXTENSIONS
     ]
     if not others:
         return []
     known = " ".join(IMG_EXTENSIONS)
-    return [f"{len(others)} files are left out, {others[0]} among them; names must end on {known}"]
-
-
-def require_good(
-    images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None, outliers: bool = False
-) -> None:
-    """Print the report on one part; arguments as for `examine`.
-
-    Raises:
-        InputError: The verdict is bad.
-    """
-    report = examine(images, names, part, sizes, outliers)
-    print(report)
-    if not report.good:
-        faults = report.faults()
-        raise InputError(f"the {part} part has {len(faults)} faults: {faults[0]}; see the report")
+    told = counted(len(others), "file")
+    return [f"{told} left out, {others[0]} among them; names must end on {known}"]
 
 
 def check_names(class_names: Sequence[str], place: str) -> None:
@@ -194,6 +205,12 @@ def check_range(labels: Sequence[int], classes: int, place: str, outliers: bool)
         raise InputError(
             f"{place} has a label {wrong}, outside the {classes} classes; mend its list"
         )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: 1 fault, 2 classes, 1,000 images."""
+    plural = "" if number == 1 else "es" if thing.endswith("s") else "s"
+    return f"{number:,} {thing}{plural}"
 
 
 def histogram(counts: Sequence[int], bars: int = 8) -> str:

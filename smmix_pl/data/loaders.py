@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from smmix_pl.data.inspection import counted
 from smmix_pl.data.reading import BadImage
 from smmix_pl.data.sampler import Draw, EvaluationSampler, TrainingSampler
 from smmix_pl.data.transforms import TrainTransform, erasing, normalise
@@ -120,7 +121,8 @@ def _tell(skipped: list[str]) -> None:
 def _told(skipped: list[str], shown: int = 20) -> str:
     lines = sorted(skipped)[:shown]
     rest = [f"and {len(skipped) - shown} more"] if len(skipped) > shown else []
-    return "\n  ".join([f"{len(skipped)} bad images were skipped in this epoch:", *lines, *rest])
+    told = counted(len(skipped), "bad image")
+    return "\n  ".join([f"{told} skipped in this epoch:", *lines, *rest])
 
 
 class Loaders(LightningDataModule):

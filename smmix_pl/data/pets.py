@@ -11,9 +11,9 @@ from smmix_pl.data.inspection import Sizes
 class OxfordPets(FileData):
     """Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds, 3,680 training and 3,669 test images.
 
-    ``root`` holds ``oxford-iiit-pet/`` with ``images/`` and ``annotations/``; its lists are read
-    here because torchvision's reader decodes an image before it gives a label. Arguments: see
-    `ImageData`.
+    ``root`` holds ``images/`` and ``annotations/`` as the owner's archives unpack, or
+    ``oxford-iiit-pet/`` with them, as torchvision has it; its lists are read here because
+    torchvision's reader decodes an image before it gives a label. Arguments: see `ImageData`.
     """
 
     archives = (
@@ -34,7 +34,7 @@ class OxfordPets(FileData):
 
     def find_classes(self) -> list[str]:
         """The breeds: ``american_bulldog_1`` becomes American Bulldog."""
-        self.folder = unpacked(self.root, "oxford-iiit-pet")
+        self.folder = unpacked(self.root, "oxford-iiit-pet", flat="annotations")
         breeds = {label: name.rsplit("_", 1)[0] for name, label in self._list("trainval")}
         return [breeds[label].replace("_", " ").title() for label in sorted(breeds)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from smmix_pl.errors import InputError
@@ -96,7 +96,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     The first frame of an animation; no EXIF rotation. Only 16-bit grey differs from Pillow's own
     conversion, which turns every value above 255 white: here the high byte is kept.
     """
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    # Mode I is of 32 bits, but Pillow also gives it to 16-bit PPM, and older ones to such PNG
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
         grey = np.asarray(image).astype(np.int64)
         return Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -105,6 +106,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def bad_image(source: Source, error: BaseException) -> BadImage:
     """The sentence for what Pillow raised."""
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # it names a file in memory by its address
+        reason = "it is of no known format"
     return BadImage(f"{source} cannot be read as an image ({reason})")
 
 

@@ -34,7 +34,7 @@ def write(
 
     Args:
         folder: Holds ``train/`` and, if there are, ``val/`` and ``test/``.
-        out: Where to; must not hold shards yet.
+        out: Where to; must not hold anything yet.
         format: Which library's files; ``litdata`` needs the extra of that name.
         shard_mb: Size of one file, about, in megabytes.
         seed: Chooses the order of images.
@@ -52,7 +52,9 @@ def write(
                 "of classes.txt; rename it"
             )
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; remove what an earlier run left, or write to another folder")
+        raise InputError(
+            f"{out} is not empty; remove what an earlier run left, or write to another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
         if (folder / part).is_dir():

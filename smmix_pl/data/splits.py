@@ -1,6 +1,6 @@
 """Which images of a training set are used, and which are kept for validation: by seed, by class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from smmix_pl.errors import InputError
 def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
     """Split indices so that every class gives the same share, rounded.
 
-    Of each class at least one image is held out and, of two or more, at least one is kept.
+    Of each class at least one image is kept and, of two or more, at least one is held out.
 
     Args:
         labels: Class number of each image.
@@ -20,13 +20,9 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[li
     Returns:
         Indices kept and indices held out, both in order.
     """
-    held = [
-        members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))]
-        for members in _shuffled(labels, seed)
-    ]
-    is_held = np.zeros(len(labels), dtype=bool)
-    is_held[np.concatenate(held)] = True
-    return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
+    held = _some(labels, seed, lambda count: min(max(1, round(share * count)), count - 1))
+    kept = np.setdiff1d(np.arange(len(labels)), held)
+    return kept.tolist(), held.tolist()
 
 
 def few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
@@ -35,15 +31,13 @@ def few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
     Raises:
         InputError: A class has fewer.
     """
-    chosen = []
-    for members in _shuffled(labels, seed):
-        if len(members) < shots:
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if count < shots:
             raise InputError(
-                f"data.shots is {shots}, but class {labels[members[0]]} has {len(members)} "
-                "training images; lower data.shots"
+                f"data.shots is {shots}, but class {label} has {count} training images; lower "
+                "data.shots"
             )
-        chosen.append(members[:shots])
-    return np.sort(np.concatenate(chosen)).tolist()
+    return _some(labels, seed, lambda count: shots).tolist()
 
 
 def training_part(
@@ -57,7 +51,7 @@ def training_part(
     Args:
         labels: Class number of each image.
         held_out: Share of every class that is kept for validation, in [0, 1).
-        share: Share of the rest to train on, in (0, 1].
+        share: Share of the rest to train on, in (0, 1]; at least one image of every class.
         shots: Or else, this many images of every class.
         seed: Chooses which.
     """
@@ -67,13 +61,15 @@ def training_part(
     if shots is not None:
         kept = [kept[i] for i in few_shot([labels[i] for i in kept], shots, seed)]
     elif share < 1:
-        kept = [kept[i] for i in stratified_split([labels[i] for i in kept], share, seed)[1]]
+        part = _some([labels[i] for i in kept], seed, lambda count: max(1, round(share * count)))
+        kept = [kept[i] for i in part]
     return kept, held
 
 
-def _shuffled(labels: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Indices of each class in random order."""
+def _some(labels: Sequence[int], seed: int, wanted: Callable[[int], int]) -> np.ndarray:
+    """Indices, in order, of random images: of each class as many as wanted of its count."""
     rng = np.random.default_rng(seed)
     counts = np.unique(np.asarray(labels), return_counts=True)[1]
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-    return [rng.permutation(members) for members in by_class]
+    chosen = [rng.permutation(members)[: wanted(len(members))] for members in by_class]
+    return np.sort(np.concatenate(chosen))

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from smmix_pl.data.base import ImageData, Images, Split
 from smmix_pl.data.files import FileData, Samples, incomplete, read_lines
 from smmix_pl.data.reading import Content, TarSlice, read_array, read_slice, transformed
-from smmix_pl.data.tar import files_in_tar, images_in_tar
+from smmix_pl.data.tar import files_in_tar
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
 
@@ -37,8 +38,14 @@ class Shards(FileData):
         tars = [sorted(self.root.glob(f"{part}-*.tar")) for part in (split, other)]
         found: Samples = []
         for tar in tars[0] or tars[1]:
-            labels = {_key(place): _number(place) for place in files_in_tar(tar, (".cls",))}
-            for place in images_in_tar(tar):
+            images: list[TarSlice] = []
+            labels: dict[str, int] = {}
+            for place in files_in_tar(tar, (".cls", *IMG_EXTENSIONS)):
+                if place.name.lower().endswith(".cls"):
+                    labels[_key(place)] = _number(place)
+                else:
+                    images.append(place)
+            for place in images:
                 if _key(place) not in labels:
                     raise InputError(f"{place} has no .cls file beside it; write the shards again")
                 found.append((place, labels[_key(place)]))
@@ -116,13 +123,13 @@ class LitImages(Dataset[Any]):
                 f"{folder} has {found} items and {len(labels)} class numbers; write it again"
             )
         self.targets: list[int] = labels.tolist()
-        self.name, self.transform = str(remote or folder), transform
+        self.origin, self.transform = str(remote or folder), transform
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        source = Content(f"{self.name} #{index}", self.items[index]["image"])
+        source = Content(f"{self.origin} #{index}", self.items[index]["image"])
         return transformed(source, self.transform), self.targets[index]
 
 
@@ -223,6 +230,7 @@ class HuggingFaceImages(Dataset[Any]):
     def __init__(self, rows: Any, image: str, label: str, transform: Transform) -> None:
         from datasets import Image
 
+        self.origin = rows
         self.rows = rows.cast_column(image, Image(decode=False))
         self.targets: list[int] = list(rows[label])
         self.image, self.transform = image, transform

@@ -55,6 +55,7 @@ def _walk(
         elif member.name.lower().endswith(suffixes):
             offset = start + member.offset_data
             yield TarSlice(file, folder + member.name.removeprefix("./"), offset, member.size)
-    tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-    if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0") or tar.fileobj.tell() == tar.offset:  # type: ignore[union-attr]
+    # tarfile takes a list that breaks off for one that ends; the end is a block of zeros
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0") or tar.fileobj.tell() == tar.offset:
         raise tarfile.ReadError(f"its list of files breaks off at byte {start + tar.offset}")

@@ -25,7 +25,9 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
     def __init__(self, folder: Path, transform: Transform) -> None:
         existing_folder(folder, "data.predict_dir")
         self.files = sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
         )
         if not self.files:
             raise InputError(f"no image file below {folder}; point data.predict_dir at images")
