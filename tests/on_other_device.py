@@ -29,11 +29,12 @@ MIXERS += [
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
 ]
+NO_MEASURES = (callbacks.Evaluation, callbacks.StepBar)
 FOR_CERTAIN_SETS = (callbacks.CorruptionError, callbacks.OutlierPrecision)
 CALLBACKS = [
     made
     for made in vars(callbacks).values()
-    if isinstance(made, type) and made not in (callbacks.Evaluation, *FOR_CERTAIN_SETS)
+    if isinstance(made, type) and made not in (*NO_MEASURES, *FOR_CERTAIN_SETS)
 ]
 
 
