@@ -23,10 +23,12 @@ from smmix_pl.models.checkpoints import check_numbers, open_checkpoint
 UNFINISHED = ".unfinished"
 """Suffix of a checkpoint that is being written; what is found with it later is of a killed run."""
 JOB_FILE = ".slurm_job"
+PROGRESS = ("ready", "started", "processed", "completed")
 TRAINING = {
     "loops": dict,
     "optimizer_states": list,
     "lr_schedulers": list,
+    "callbacks": dict,
     "global_step": int,
     "epoch": int,
 }
@@ -77,15 +79,25 @@ class WholeCheckpoints(TorchCheckpointIO):
                 return super().load_checkpoint(path, map_location, weights_only=True)
             except OSError as error:
                 raise InputError(f"{path} cannot be read ({error}); give another file") from error
-        content = open_checkpoint(path)
-        known = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
-        if not known or "pytorch-lightning_version" not in content:
-            raise InputError(
-                f"{path} is not the checkpoint of a run; weights alone are given as "
-                "--model.init_from"
-            )
-        check_numbers(content["state_dict"], path)
-        return content
+        if Path(path).name == ".temp.ckpt":  # of Lightning's launchers that spawn: weights alone
+            return open_checkpoint(path)
+        return opened(path)
+
+
+def opened(path: str | Path) -> dict[str, Any]:
+    """What the checkpoint of a run holds.
+
+    Raises:
+        InputError: It is damaged, or no checkpoint of a run.
+    """
+    content = open_checkpoint(path)
+    known = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
+    if not known or not isinstance(content.get("pytorch-lightning_version"), str):
+        raise InputError(
+            f"{path} is not the checkpoint of a run; weights alone are given as --model.init_from"
+        )
+    check_numbers(content["state_dict"], path)
+    return content
 
 
 def check_progress(checkpoint: Mapping[str, Any]) -> None:
@@ -95,7 +107,9 @@ def check_progress(checkpoint: Mapping[str, Any]) -> None:
         InputError: It was saved without, or is damaged.
     """
     for name, kind in TRAINING.items():
-        if not isinstance(checkpoint.get(name), kind) or checkpoint[name] in ([], {}):
+        found: Any = checkpoint.get(name)
+        damaged = type(found) is not kind or found == [] or (isinstance(found, int) and found < 0)
+        if damaged or (kind is list and not all(isinstance(one, dict) for one in found)):
             raise InputError(
                 f"the checkpoint does not say where its run was ({name} is missing or damaged); "
                 "begin anew from its weights with --model.init_from"
@@ -125,11 +139,11 @@ def last_checkpoint(folder: Path, check: bool = True) -> Path | None:
         folder: Of checkpoints.
         check: Open it, and take the next newest, which is told, where it is damaged.
     """
-    found = sorted(folder.glob("*.ckpt"), key=_age)
+    found = sorted(filter(Path.is_file, folder.glob("*.ckpt")), key=_age)
     for path in found:
         try:
             if check:
-                open_checkpoint(path)
+                opened(path)
             return path
         except InputError as error:
             rank_zero_info(f"{error}; an older one is looked for")
@@ -193,6 +207,12 @@ def go_on(trainer: Trainer) -> Path | None:
     found = last_checkpoint(folders[0] / "checkpoints") if folders else None
     if found is None:
         where = folders[0] if folders else logger.root_dir
+        if folders and (any_left := _checkpoints_in(folders[0] / "checkpoints")):
+            raise InputError(
+                f"no checkpoint in {any_left[0].parent} can be opened, {any_left[0].name} among "
+                "them; look at the rights, or give another file as --ckpt_path, or begin anew "
+                "without it"
+            )
         rank_zero_info(f"{where} holds no checkpoint yet: the run starts from the beginning")
         return None
     if logger._version is None:
@@ -221,10 +241,14 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
     if not kept.is_file():
         return
     steps = open_checkpoint(checkpoint)["global_step"]
-    with kept.open(newline="") as file:
+    with kept.open(newline="", errors="replace") as file:
         table = csv.DictReader(file)
         names = list(table.fieldnames or [])
-        whole = [row for row in table if None not in row.values() and row["step"].isdecimal()]
+        whole = [
+            row
+            for row in table
+            if None not in row and None not in row.values() and row.get("step", "").isdecimal()
+        ]
         rows = [row for row in whole if int(row["step"]) < steps]  # a kill may tear the last one
     writer = logger.experiment  # begins an empty log
     with log.with_suffix(UNFINISHED).open("w", newline="") as file:
@@ -236,12 +260,50 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
     kept.unlink()
 
 
+def _checkpoints_in(folder: Path) -> list[Path]:
+    """What is called a checkpoint, whatever it is; the folder itself where it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".ckpt")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [folder]
+
+
 def _evaluated_in(folder: Path) -> bool:
     """Whether a folder is that of `validate`, `test` or `predict`, by arguments of theirs."""
     config = folder / "config.yaml"
     if not config.is_file():
         return False
-    return bool({"verbose", "return_predictions"} & set(yaml.safe_load(config.read_text()) or {}))
+    try:
+        settings = yaml.safe_load(config.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError):  # a killed run's, written in part
+        return False
+    return isinstance(settings, dict) and not {"verbose", "return_predictions"}.isdisjoint(settings)
+
+
+def reopen_cut_epoch(checkpoint: dict[str, Any]) -> None:
+    """Go on inside an epoch that ``max_time`` or ``max_steps`` cut off, which Lightning would end.
+
+    Args:
+        checkpoint: Of a run; its progress is mended.
+    """
+    try:
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        counted = [epochs[part][name] for part in ("total", "current") for name in PROGRESS]
+        whole = all(type(count) is int and count >= 0 for count in counted)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            "the checkpoint does not say where its run was (its loops are damaged); begin anew "
+            "from its weights with --model.init_from"
+        )
+    if batches["is_last_batch"] or epochs["total"]["processed"] == epochs["total"]["completed"]:
+        return
+    for count in (epochs["total"], epochs["current"]):
+        count["processed"] = count["completed"]
 
 
 def follow_moved_folder(trainer: Trainer, checkpoint: dict[str, Any]) -> None:

@@ -40,6 +40,8 @@ from smmix_pl.optim import OptimRecipe
 from smmix_pl.randomness import run_seed
 from smmix_pl.trust import only_named_packages
 
+NULL = re.compile(r"^(--data\.(?:init_args\.)?(?:train|eval)_transform)\.(\w+)=(?:null|~)$")
+"""jsonargparse hands a null that is so deep on as the word None."""
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """What the model learns from the data; nobody says it twice."""
 
@@ -48,8 +50,18 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "data": ImageData,
     "trainer": Trainer,
 }
-BUILDING = (ArithmeticError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+BUILDING = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError),
+    ValueError,
+)
 """What libraries raise on arguments that they cannot use."""
+UNFIT = {
+    "BatchSizeFinder": "changes the batch that the learning rate follows",
+    "GradientAccumulationScheduler": "changes the batch that the learning rate follows",
+    "LearningRateFinder": "does not know model.optim.lr",
+    "StochasticWeightAveraging": "replaces the schedule; EMA averages without",
+}
+"""Callbacks of Lightning's that do not go with ours, and why."""
 RECIPES = (OptimRecipe, TrainTransform, EvalTransform)
 
 
@@ -136,11 +148,25 @@ class SMMixCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if type(config.seed_everything) is int:
             in_range("seed_everything", config.seed_everything, 0, 2**32 - 1)
-        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        lowest = {
+            "accumulate_grad_batches": 1,
+            "check_val_every_n_epoch": 1,
+            "log_every_n_steps": 0,
+            "gradient_clip_val": 0,
+        }
+        for name, low in lowest.items():
             if config.trainer[name] is not None:
-                in_range(f"trainer.{name}", config.trainer[name], 1)
-        if self.config.subcommand == "fit" and config.trainer.limit_train_batches == 0:
-            raise InputError("trainer.limit_train_batches is 0; fit needs batches to train on")
+                in_range(f"trainer.{name}", config.trainer[name], low)
+        if config.trainer.val_check_interval == 0:
+            raise InputError(
+                "trainer.val_check_interval is 0; trainer.limit_val_batches 0 turns validation off"
+            )
+        needs = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+        limit = f"limit_{needs[self.config.subcommand]}_batches"
+        if config.trainer[limit] == 0:
+            raise InputError(
+                f"trainer.{limit} is 0; {self.config.subcommand} needs batches to work on"
+            )
 
     def before_instantiate_classes(self) -> None:
         """Look for the checkpoint before anything is built; leave out what is named twice."""
@@ -148,7 +174,11 @@ class SMMixCLI(LightningCLI):
         for callback in list(trainer.callbacks or []):
             if trainer.callbacks.count(callback) > 1:  # a recipe and an overlay both name it
                 trainer.callbacks.remove(callback)
+            if (name := callback.class_path.rpartition(".")[2]) in UNFIT:
+                raise InputError(f"{name} {UNFIT[name]}; take it out of trainer.callbacks")
         path = self.config[self.subcommand].get("ckpt_path")
+        if path == "":
+            raise InputError("--ckpt_path is empty; give a .ckpt file or last, or leave it out")
         if path == "best" and self.subcommand == "fit":
             raise InputError("fit has no best checkpoint yet; --ckpt_path takes a file or last")
         if path == "last" and self.subcommand != "fit":
@@ -199,7 +229,7 @@ class SMMixCLI(LightningCLI):
             strategy.checkpoint_io = WholeCheckpoints()
         config = self.config_init[self.subcommand]
         tested = config.get("ckpt_path") if self.subcommand != "fit" else None
-        trained = open_checkpoint(Path(tested)).get("trained", {}) if tested else {}
+        trained = _trained_in(tested) if tested else {}
         mixer = trained.get("mixer", type(self.model.mixer).__name__)
         seed = trained.get("seed", run_seed())
         for logger in self.trainer.loggers:
@@ -222,6 +252,13 @@ class SMMixCLI(LightningCLI):
 
         Lightning would let the hyper-parameters in the checkpoint silently win over it.
         """
+
+
+def _trained_in(path: str) -> dict[str, Any]:
+    """How the weights in a checkpoint came about, as far as it says so."""
+    content = open_checkpoint(Path(path))
+    found = content.get("trained") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def nearest_names(message: str) -> str:
@@ -258,7 +295,7 @@ def resolve_configs(words: list[str]) -> list[str]:
     Raises:
         InputError: It is neither, or it sets what the data sets.
     """
-    resolved = list(words)
+    resolved = [NULL.sub(r'\1={"\2": null}', word) for word in words]
     for index, word in enumerate(words):
         if word in ("--config", "-c") and index + 1 < len(words):
             resolved[index + 1] = find_config(words[index + 1])

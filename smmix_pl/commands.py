@@ -14,6 +14,8 @@ from errno import (
     EFBIG,
     EIO,
     EISDIR,
+    ELOOP,
+    EMFILE,
     ENAMETOOLONG,
     ENOENT,
     ENOSPC,
@@ -25,7 +27,9 @@ from errno import (
 from typing import NoReturn
 
 import jsonargparse
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from packaging.version import InvalidVersion
 
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.trust import PACKAGES
@@ -43,8 +47,14 @@ DISK = (
     EEXIST,
     ENOTDIR,
     EISDIR,
+    ELOOP,
+    EMFILE,
     ENAMETOOLONG,
 )
+
+
+SPOKEN = (AttributeError, ImportError, RuntimeError, ValueError, ZeroDivisionError, InvalidVersion)
+"""What Lightning, and what it asks, raise on values that they refuse."""
 
 
 @contextmanager
@@ -58,7 +68,7 @@ def one_sentence() -> Iterator[None]:
         yield
     except Exception as error:
         cause = input_error(error)
-        if cause is None or os.environ.get("SMMIX_DEBUG"):
+        if cause is None or os.environ.get("SMMIX_DEBUG", "0") not in ("", "0"):
             raise
         print("error:", one_line(f"{cause}{last_good(error)}"), file=sys.stderr)
         raise SystemExit(2) from None
@@ -73,7 +83,14 @@ def input_error(error: BaseException | None) -> Exception | None:
         file = outermost.filename or "the run's folder"
         return InputError(f"{file} cannot be used ({outermost.strerror}); look at disk and rights")
     if error is None and outermost is not None:
-        if _raised_by(outermost, "lightning"):
+        if _out_of_memory(outermost):
+            return InputError(
+                f"the memory does not suffice ({str(outermost).strip()[:200] or 'MemoryError'}); "
+                "lower data.batch_size, data.image_size or what else is large"
+            )
+        if type(outermost).__name__ == "PathError":  # jsonargparse's, on writing the config
+            return InputError(f"{outermost}; look at disk and rights")
+        if any(_raised_by(outermost, package) for package in ("lightning", "fsspec", "packaging")):
             return InputError(f"Lightning refuses this: {outermost}; SMMIX_DEBUG=1 shows where")
         if _raised_by(outermost, "torch.optim") and "loaded state dict" in str(outermost):
             return InputError(
@@ -83,10 +100,17 @@ def input_error(error: BaseException | None) -> Exception | None:
     return error
 
 
+def _out_of_memory(error: BaseException) -> bool:
+    """Of the host or of a device; torch has no type for the host's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def _raised_by(error: BaseException, package: str) -> bool:
     """Whether a package's own code says that it is not used rightly; it has no type for that."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if type(error) not in (ValueError, RuntimeError) or not frames:
+    if type(error) not in SPOKEN or not frames:
         return False
     return str(frames[-1].f_globals.get("__name__")).startswith(f"{package}.")
 
@@ -110,6 +134,8 @@ def plain(message: str) -> str:
             + told.replace(" or Expected", " or")
             + (f". Got value: {value}" if value else "")
         )
+    # jsonargparse ends in the whole of what it was about to build
+    message = re.sub(r"(?: or [\w ]+)*\. Got value: Namespace\(.*", "", message)
     message = re.sub(r"(?:a )?<class '(?:[\w.]+\.)?(\w+)'>", r"\1", message).replace("typing.", "")
     return message.replace("NoneType", "null")
 

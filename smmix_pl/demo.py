@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.pictures import displayable, mixing_examples
+from smmix_pl.checks import in_range
 from smmix_pl.commands import WordsParser, one_sentence
 from smmix_pl.data.reading import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalise
@@ -40,6 +41,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of CutMix's boxes and Mixup's shares")
     with one_sentence():
         options = parser.parse_args(words)
+        in_range("--seed", options.seed, 0)
+        if options.output.suffix.lower() != ".png":
+            raise InputError(f"--output is {options.output}; end it in .png")
         figure = demonstration(
             options.images, options.checkpoint, options.examples, options.side, options.seed
         )

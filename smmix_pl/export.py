@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models import filter_pretrained_cfg
 
+from smmix_pl.checkpointing import write_whole
 from smmix_pl.commands import WordsParser, one_sentence, plain
 from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import create_timm_model
@@ -101,6 +102,12 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
     given = settings["backbone_args"] or {}
     model, args = create_timm_model(name, settings["num_classes"], size, False, given)
     weights = weights_in(content, checkpoint)
+    for key, own in model.state_dict().items():
+        if key in weights and own.is_floating_point() != weights[key].is_floating_point():
+            raise InputError(
+                f"{checkpoint} is damaged: {key} is of {weights[key].dtype}, not of {own.dtype}; "
+                "get it anew"
+            )
     try:
         model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("token_head.")})
     except RuntimeError as error:
@@ -135,7 +142,8 @@ def to_safetensors(trained: Trained, file: Path) -> str:
         "model_args": json.dumps(trained.args),
         "pretrained_cfg": json.dumps(trained.pretrained_cfg),
     }
-    save_file(weights, file, {"format": "pt", **settings})
+    content = save(weights, {"format": "pt", **settings})
+    write_whole(file, content)
     kept = ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")
     preparation = {key: trained.pretrained_cfg[key] for key in kept}
     arguments = "".join(

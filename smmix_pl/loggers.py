@@ -5,10 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_warn
+from pydantic import ValidationError
+
+from smmix_pl.checks import one_of
+from smmix_pl.errors import InputError
 
 ID_FILE = ".wandb_id"
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -33,7 +39,8 @@ class WandbLogger(loggers.WandbLogger):
     ) -> None:
         if mode == "auto":
             mode = "online" if _logged_in() else "offline"
-        mode = os.environ.get("WANDB_MODE", mode)  # type: ignore[assignment]
+        mode = os.environ.get("WANDB_MODE") or mode  # type: ignore[assignment]
+        one_of("WANDB_MODE", mode, MODES)
         os.makedirs(save_dir, exist_ok=True)
         # W&B writes to the disk every 15 seconds, and a killed run loses what was logged since
         kwargs.setdefault("settings", wandb.Settings(x_transaction_log_flush_interval=1.0))
@@ -45,6 +52,22 @@ class WandbLogger(loggers.WandbLogger):
             mode=mode,
             **kwargs,
         )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, which begins here.
+
+        Raises:
+            InputError: W&B refuses a setting, or knows no account.
+        """
+        try:
+            return loggers.WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        except (wandb.Error, TypeError, ValidationError) as error:
+            raise InputError(
+                f"W&B does not begin the run ({error}); mend trainer.logger or WANDB_ variables, "
+                "or set WANDB_MODE=offline"
+            ) from error
 
     def name_after(self, job: str, backbone: str, mixer: str, data: str, seed: int) -> None:
         """Name, group and tag the run, as far as the user has not; seeds share a group.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.checkpointing import check_progress, follow_moved_folder
+from smmix_pl.checkpointing import check_progress, follow_moved_folder, reopen_cut_epoch
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
 from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
@@ -25,7 +25,7 @@ from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
-from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule
+from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule, keep_settings
 from smmix_pl.randomness import reseed, run_seed
 from smmix_pl.resume import begin_next_epoch
 from smmix_pl.spans import span
@@ -129,7 +129,7 @@ class SMMixModule(LightningModule):
             guide_size,
             guide_block,
         )
-        if init_from:
+        if init_from is not None:
             del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
         self.hparams["pretrained"] = False  # nor timm's weights
@@ -289,6 +289,14 @@ class SMMixModule(LightningModule):
         # do the one themselves and know nothing of the other
         fused = not trainer.gradient_clip_val and trainer.scaler is None
         optimizer = create_optimizer(self.backbone, self.optim, lr, fused)
+        if int(total_steps) < 1 or trainer.num_training_batches < 1:
+            raise InputError(
+                f"trainer.max_epochs {trainer.max_epochs}, trainer.max_steps {trainer.max_steps} "
+                f"and {trainer.num_training_batches} batches an epoch leave no step to train"
+            )
+        # Lookahead is no whole optimizer of torch's; the one inside is
+        inner = getattr(optimizer, "_base_optimizer", optimizer)
+        inner.register_load_state_dict_pre_hook(keep_settings)
         steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
         schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
         return {
@@ -298,7 +306,8 @@ class SMMixModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the norms of gradient and weights, at the steps that are logged."""
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms = {"grad_norm": gradients, "weight_norm": [weight.detach() for weight in weights]}
@@ -322,7 +331,10 @@ class SMMixModule(LightningModule):
         if self.fitting:
             check_progress(checkpoint)
             follow_moved_folder(self.trainer, checkpoint)
-        self.trained = checkpoint.get("trained", self.trained)
+            reopen_cut_epoch(checkpoint)
+            checkpoint["lr_schedulers"] = []  # the schedule follows from the config and the step
+        trained = checkpoint.get("trained")
+        self.trained = trained if isinstance(trained, dict) else self.trained
         if "state_dict" not in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
             return
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
@@ -341,6 +353,22 @@ class SMMixModule(LightningModule):
                 f"{(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
                 "use the config it was trained with"
             )
+        self._tell_differences(checkpoint.get("hyper_parameters"))
+
+    def _tell_differences(self, saved: Any) -> None:
+        """Warn of settings that shapes do not show, and that change what the weights do."""
+        if not isinstance(saved, dict):
+            return
+        told = [
+            f"{name} {saved[name]}, not {self.hparams[name]}"
+            for name in ("backbone", "backbone_args", "mean", "std")
+            if name in saved and _without_drops(saved[name]) != _without_drops(self.hparams[name])
+        ]
+        seed = self.trained.get("seed", run_seed())
+        if self.fitting and seed != run_seed():
+            told.append(f"seed {seed}, not {run_seed()}, so batches and mixing are drawn anew")
+        if told:
+            rank_zero_warn(f"the checkpoint was trained with {'; '.join(told)}")
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """The same choices on every rank, and again after a resume: nothing has to be saved.
@@ -384,6 +412,15 @@ class SMMixModule(LightningModule):
     def _on_device(self, number: float) -> Tensor:
         """A number to log. Lightning would copy it to the device, and the host wait for that."""
         return torch.full((), number, device=self.device)
+
+
+def _without_drops(value: Any) -> Any:
+    """A setting as what it does in evaluation, where nothing is dropped."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, dict | None):
+        return {k: v for k, v in (value or {}).items() if "drop" not in str(k)}
+    return value
 
 
 def _mixing(mixer: Mixer, mixed: Mixed) -> str:

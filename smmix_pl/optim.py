@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 
+SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")
+"""Of an optimiser's groups of weights; the rate itself follows from the schedule."""
 LARGEST_LR = 1e6
 """What is above no optimiser means, and overflows float32 before long."""
 
@@ -60,8 +62,10 @@ class OptimRecipe:
         for index, beta in enumerate(self.betas):
             if not 0 <= beta < 1:
                 raise InputError(f"optim.betas[{index}] is {beta}; it must be in [0, 1)")
-        for name in ("weight_decay", "eps", "warmup_epochs", "warmup_lr", "min_lr"):
+        for name in ("weight_decay", "eps", "warmup_epochs"):
             in_range(f"optim.{name}", getattr(self, name), 0)
+        for name in ("warmup_lr", "min_lr"):
+            in_range(f"optim.{name}", getattr(self, name), 0, LARGEST_LR)
         if "adam" not in self.name and (self.betas, self.eps) != ADAMS:
             raise InputError(
                 f"optim.betas and optim.eps are for Adam and its kin; take them out for {self.name}"
@@ -97,14 +101,40 @@ def create_optimizer(
     if recipe.name == "adamw" and fused:
         settings["fused"] = all(weight.device.type in FUSED_ON for weight in model.parameters())
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model, opt=recipe.name, lr=lr, weight_decay=recipe.weight_decay, **settings
         )
+        if getattr(optimizer, "is_second_order", False):
+            raise ValueError("it needs second derivatives, which a training step does not keep")
+        return optimizer
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         raise InputError(
             f"optim.name {recipe.name} cannot be made at a learning rate of {lr:g} ({error}); "
             "adamw is the paper's"
         ) from error
+
+
+def keep_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """What to load of a checkpoint's optimiser: what it has learned; settings are the config's.
+
+    Raises:
+        InputError: It is another optimiser, or of other weights.
+    """
+    groups, own = state.get("param_groups", []), optimizer.param_groups
+    alike = len(groups) == len(own) and all(
+        saved.keys() == mine.keys() and len(saved["params"]) == len(mine["params"])
+        for saved, mine in zip(groups, own, strict=True)
+    )
+    if not alike:
+        raise InputError(
+            f"the checkpoint's optimiser is another one than {type(optimizer).__name__}; use the "
+            "config it was trained with, or start from its weights with --model.init_from"
+        )
+    kept = [
+        saved | {name: mine[name] for name in SETTINGS if name in mine}
+        for saved, mine in zip(groups, own, strict=True)
+    ]
+    return state | {"param_groups": kept}
 
 
 def create_schedule(

@@ -10,10 +10,15 @@ import random
 import numpy as np
 import torch
 
+from smmix_pl.errors import InputError
+
 
 def run_seed() -> int:
     """The seed of this run, as `lightning.pytorch.seed_everything` leaves it; 0 without one."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+    seed = os.environ.get("PL_GLOBAL_SEED", "0")
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise InputError(f"PL_GLOBAL_SEED is {seed!r}; it must be in [0, {2**32 - 1}], or unset")
+    return int(seed)
 
 
 def seed_of(*place: int) -> int:

@@ -132,9 +132,19 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder,
         read_results(folder) if tested else {},
-        read_lines(log) if log.is_file() else {},
-        config.read_text() if config.is_file() else "",
+        _whole_lines(log) if log.is_file() else {},
+        config.read_text(errors="replace") if config.is_file() else "",
     )
+
+
+def _whole_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
+    try:
+        return read_lines(log)
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {str(error)[:100]}"
+        raise InputError(
+            f"{log} is no log of Lightning's CSVLogger ({told}); train again, or remove it"
+        ) from error
 
 
 def read_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -206,8 +216,8 @@ def facts(run: Run) -> str:
     if not about:
         return f"<p class=soft>{escape(str(run.folder))}: not tested yet.</p>"
     size = " x ".join(map(str, about["image_size"]))
-    known = [f"{size} pixels", f"{about['num_classes']} classes"]
-    if "parameters" in about:
+    known = [f"{size} pixels", f"{about.get('num_classes', 'unknown')} classes"]
+    if {"parameters", "tokens"} <= about.keys():
         known.append(f"{about['parameters'] / 1e6:.2f} million parameters")
         known.append(f"{' x '.join(map(str, about['tokens']))} tokens")
     known += [f"{count} {part} images" for part, count in about.get("images", {}).items()]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def read_results(run: Path) -> dict[str, Any]:
             f"there is no {file}; `lightning test` writes it with the callback Results, "
             "which --config with/eval.yaml adds"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of JSON that nests without end
         raise InputError(f"{file} is not JSON ({error}); run the test again") from error
     if not _whole(results):
         raise InputError(f"{file} was not written by smmix_pl's Results; run the test again")
@@ -136,6 +137,18 @@ def _whole(results: Any) -> bool:
             and all(
                 {"total", "confidence", "accuracy"} <= found.keys()
                 for found in results["reliability"].values()
+            )
+            and all(
+                re.fullmatch(r"[\w.-]+", name)  # they name files
+                for part in ("metrics", "curves", "reliability")
+                for name in results[part]
+            )
+            and all(isinstance(found["images"], int) for found in results["metrics"].values())
+            and all(isinstance(results["run"][name], str) for name in ("model", "mixer", "data"))
+            and isinstance(results["run"]["git_commit"], str | None)
+            and all(
+                isinstance(results["run"].get(name, kind()), kind)
+                for name, kind in (("parameters", int), ("tokens", list), ("images", dict))
             )
             and isinstance(results["run"]["image_size"], list)
         )

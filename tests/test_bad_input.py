@@ -1,10 +1,12 @@
 """Named kinds of bad input: each ends in one clear sentence and a status, never in a number."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from conftest import write_image_folder
+from PIL import Image
 
 from smmix_pl import cli, compare, export
 from smmix_pl.data import check, shards
@@ -69,6 +72,20 @@ def cut(name):
     def damage(folder):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def turn_bits(name):
+    """Some bits in the middle, which is a weight's."""
+
+    def damage(folder):
+        content = bytearray((folder / name).read_bytes())
+        with zipfile.ZipFile(folder / name) as members:
+            largest = max(members.infolist(), key=lambda member: member.file_size)
+        start = largest.header_offset + 200 + largest.file_size // 2
+        content[start : start + 8] = bytes(255 - byte for byte in content[start : start + 8])
+        (folder / name).write_bytes(content)
 
     return damage
 
@@ -154,6 +171,39 @@ LINE = {
     "misspelled setting of a setting": fit("--model.optim.lrr=1", "did you mean", "lr"),
     "misspelled mixer": fit("--model.mixer=Cutmix", "did you mean CutMix"),
     "misspelled data set": Case("fit --data=ImageNett", ("did you mean ImageNet",)),
+    "checkpoints that all are damaged": Case(
+        "fit DIGITS --trainer.logger=CSVLogger --trainer.logger.save_dir=. --trainer.logger.name=r "
+        "--ckpt_path=last",
+        ("last.ckpt among them", "begin anew"),
+        write("r/version_0/checkpoints/last.ckpt", "torn"),
+    ),
+    "checkpoint with a turned bit": Case(
+        VALIDATE, ("good.ckpt", "checksum", "get it anew"), turn_bits("good.ckpt")
+    ),
+    "another optimiser than was trained with": Case(
+        f"{RESUME} --model.optim.name=sgd", ("another one than SGD", "--model.init_from")
+    ),
+    "step of PGD that is none": fit(
+        "--trainer.callbacks+=PGD --trainer.callbacks.step=.nan", "nan"
+    ),
+    "validation after 0 batches": fit("--trainer.val_check_interval=0", "val_check_interval is 0"),
+    "negative clipping": fit("--trainer.gradient_clip_val=-1", "gradient_clip_val is -1"),
+    "no batches to test": Case(
+        "test DIGITS --trainer.limit_test_batches=0", ("is 0", "needs batches")
+    ),
+    "search for a batch size": fit(
+        "--trainer.callbacks+=BatchSizeFinder", "BatchSizeFinder", "take"
+    ),
+    "empty checkpoint name": Case("fit DIGITS --ckpt_path=", ("--ckpt_path is empty",)),
+    "empty name of weights": fit("--model.init_from=", "no file"),
+    "image of one row": Case(
+        "fit FOLDER",
+        (IMAGE, "30000 x 1", "mend"),
+        in_place(IMAGE, lambda file: Image.new("RGB", (30000, 1)).save(file, "JPEG")),
+    ),
+    "pipe for an image": Case(
+        "fit FOLDER", (IMAGE, "no plain file"), in_place(IMAGE, lambda file: os.mkfifo(file))
+    ),
     "no subcommand": Case("", ("subcommand", "fit,validate,test,predict")),
     "unknown subcommand": Case("fti", ("'fti'", "'fit'")),
     "no data": Case("fit", ("required", "data")),
@@ -231,7 +281,7 @@ TYPES = {
 RANGES = {
     "no images in a batch": fit("--data.batch_size=0", "data.batch_size is 0", "at least 1"),
     "batch of more than there is": fit("--data.batch_size=9999", "9999", "lower data.batch_size"),
-    "loaders below 0": fit("--data.num_workers=-1", "data.num_workers is -1", "at least 0"),
+    "loaders below 0": fit("--data.num_workers=-1", "data.num_workers is -1", "[0, 512]"),
     "no pixels": fit("--data.image_size=0", "data.image_size is 0", "at least 1"),
     "patches that do not fit": fit("--data.image_size=18", "18 x 18", "nearest", "16 x 16"),
     "one token": fit("--data.image_size=4", "1 x 1", "larger images"),
@@ -244,8 +294,8 @@ RANGES = {
     "beta above 1": fit("--model.optim.betas=[1.5,0.9]", "optim.betas[0] is 1.5", "[0, 1)"),
     "negative epsilon": fit("--model.optim.eps=-1", "optim.eps is -1", "at least 0"),
     "endless warm-up": fit("--model.optim.warmup_epochs=.inf", "warmup_epochs is inf", "finite"),
-    "negative warm-up rate": fit("--model.optim.warmup_lr=-1", "warmup_lr is -1", "at least 0"),
-    "negative last rate": fit("--model.optim.min_lr=-1", "optim.min_lr is -1", "at least 0"),
+    "negative warm-up rate": fit("--model.optim.warmup_lr=-1", "warmup_lr is -1", "[0, 1000000"),
+    "negative last rate": fit("--model.optim.min_lr=-1", "optim.min_lr is -1", "[0, 1000000"),
     "all smoothed": fit("--model.label_smoothing=1", "label_smoothing is 1.0", "[0, 1)"),
     "negative weight of a loss": fit("--model.fine_grained_weight=-1", "is -1", "at least 0"),
     "negative soft start": fit("--model.soft_start_epochs=-1", "is -1", "at least 0"),
@@ -261,11 +311,11 @@ RANGES = {
     ),
     "negative aspect": fit("--data.train_transform.ratio=[-1,1]", "ratio is [-1", "0 < min"),
     "probability of 2": fit("--data.train_transform.hflip=2", "hflip is 2", "[0, 1]"),
-    "crop of nothing": fit("--data.eval_transform.crop_ratio=0", "crop_ratio is 0", "(0, 1]"),
+    "crop of nothing": fit("--data.eval_transform.crop_ratio=0", "crop_ratio is 0", "[0.05, 1]"),
     "SMMix too often": fit("--model.mixer.switch_prob=2", "switch_prob is 2", "[0, 1]"),
     "NaN for alpha": fit("--model.mixer.mixup_alpha=.nan", "alpha is nan", "above 0"),
     "region larger than the image": fit("--model.mixer.max_side_ratio=1.5", "1.5", "max < 1"),
-    "grid of one cell": fit("--model.mixer=GridMix --model.mixer.grid=1", "grid is 1", "least 2"),
+    "grid of one cell": fit("--model.mixer=GridMix --model.mixer.grid=1", "grid is 1", "[2, 1024]"),
     "negative grid": fit("--model.mixer=AttentiveCutMix --model.mixer.grid=-9", "-9", "7 x 7"),
     "no heads": fit("--model.backbone_args.num_heads=0", "num_heads", "0"),
     "heads that do not divide": fit("--model.backbone_args.num_heads=5", "'num_heads': 5", "divis"),
@@ -281,7 +331,7 @@ RANGES = {
         "--trainer.callbacks+=Calibration --trainer.callbacks.n_bins=0", "n_bins is 0", "15 is"
     ),
     "occlusion of twice the image": fit(
-        "--trainer.callbacks+=Occlusion --trainer.callbacks.ratios=[2]", "ratio 2.0", "(0, 1]"
+        "--trainer.callbacks+=Occlusion --trainer.callbacks.ratios=[2]", "ratio 2.0", "[0.001, 1]"
     ),
     "average of nothing": fit(
         "--trainer.callbacks+=EMA --trainer.callbacks.decay=1.5", "decay is 1.5", "in [0, 1]"

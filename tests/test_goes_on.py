@@ -102,3 +102,23 @@ def test_a_test_says_how_its_weights_came_about(recipe):
     results = yaml.safe_load(Path("runs/digits/version_1/results.json").read_text())
     assert results["run"]["mixer"] == "CutMix"
     assert results["run"]["seed"] == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_rest_of_an_epoch_that_was_cut_off_is_trained(recipe):
+    words = recipe("runs")
+    fit(words, 2, "--trainer.max_steps=3")
+    fit(words, 2, "--ckpt_path", "last")
+    assert steps(Path("runs/digits/version_0")) == list(range(8))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_settings_of_the_optimiser_are_those_of_the_config(recipe):
+    words = recipe("runs")
+    fit(words, 1)
+    fit(words, 2, "--ckpt_path", "last", "--model.optim.lr=0.5", "--model.optim.warmup_epochs=0")
+    with Path("runs/digits/version_0/metrics.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    assert len(rates) == 8
+    assert max(rates[:4]) < 0.01
+    assert 0.01 < rates[5] <= 0.5

@@ -60,6 +60,7 @@ def batches(draw):
 MIXERS = [
     SMMix(switch_prob=1),
     SMMix(switch_prob=1, per_sample_side=True),
+    SMMix(switch_prob=1, per_sample_side=True, motivate_prob=0.5),
     SMMix(switch_prob=1, region_choice="random"),
     SMMix(switch_prob=0.5),
     Mixup(),

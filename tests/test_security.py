@@ -5,6 +5,7 @@ Every attack tries to leave a file, ``marker``; SECURITY.md says what is defende
 
 import csv
 import io
+import json
 import os
 import pickle
 import struct
@@ -177,7 +178,8 @@ def test_a_run_does_not_go_on_from_a_trap_or_a_folder(recipe, capsys, caplog):
     put(Path("runs/small/version_0/checkpoints/last.ckpt"), Path("trap.ckpt").read_bytes())
     words = ["fit", "--config", "recipe.yaml", "--trainer.max_epochs=1"]
     words += ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
-    main([*words, "--ckpt_path", "last"])
+    told = sentence(capsys, main, [*words, "--ckpt_path", "last"])
+    assert "version_0/checkpoints can be opened, last.ckpt among them" in told
     assert "holds code, which is not run (GLOBAL posix.system)" in caplog.text
     put(Path("shards.ckpt/.metadata"), Path("trap.ckpt").read_bytes())
     assert "there is no checkpoint shards.ckpt" in sentence(
@@ -194,6 +196,19 @@ def test_the_other_programs_run_no_code_either(recipe, capsys):
     assert "backbone_args.checkpoint_path is 'trap.ckpt'" in told
     put(Path("run/results.json"), Path("trap.ckpt").read_bytes())
     assert "is not JSON" in sentence(capsys, compare_main, ["run"])
+
+
+def test_names_in_results_are_no_paths(recipe, capsys):
+    """They name the pictures that a comparison writes."""
+    run = {"model": "vit", "mixer": "SMMix", "data": "Digits", "image_size": [16, 16], "seed": 0}
+    columns = {"total": [1], "confidence": [0.5], "accuracy": [0.5], "images": 1, "protocol": {}}
+    content = {"run": run | {"git_commit": None}, "metrics": {}, "curves": {}}
+    for name in ("../../picture", str(Path("picture").absolute())):
+        forged = json.dumps(content | {"reliability": {name: columns}})
+        put(Path("run/results.json"), forged.encode())
+        told = sentence(capsys, compare_main, ["run", "--output", "deep/er"])
+        assert "was not written by smmix_pl's Results" in told
+    assert not list(Path().rglob("picture*"))
 
 
 # Configs and command lines

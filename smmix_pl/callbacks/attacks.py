@@ -104,7 +104,7 @@ class PGD(Attack):
         self, eps: Sequence[float] = (8.0,), step: float = 2.0, steps: int = 10, seed: int = 0
     ) -> None:
         super().__init__(eps)
-        if steps < 1 or step <= 0:
+        if steps < 1 or not 0 < step <= 255:
             raise InputError(f"PGD takes {steps} steps of {step}; papers take 10 of 2")
         self.step, self.steps, self.seed = step, steps, seed
 

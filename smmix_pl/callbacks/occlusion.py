@@ -57,8 +57,8 @@ class Occlusion(Evaluation):
         seed: int = 0,
     ) -> None:
         for ratio in ratios:
-            if not 0 < ratio <= 1:
-                raise InputError(f"Occlusion's ratio {ratio} is not in (0, 1]; 0.5 drops half")
+            if not 0.001 <= ratio <= 1:
+                raise InputError(f"Occlusion's ratio {ratio} is not in [0.001, 1]; 0.5 drops half")
         for name, value, known in (
             *(("drops", drop, get_args(Drop)) for drop in drops),
             ("fill", fill, get_args(Fill)),

@@ -43,6 +43,7 @@ class Preemption(Callback):
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._waited = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,8 +69,10 @@ class Preemption(Callback):
         told = self._signal is not None
         if trainer.world_size > 1:  # Lightning waits for all ranks in each step as well
             told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told:
+        # Lightning would leave out a validation that is due here: so one more step
+        if told and (self._waited or not _validates_next(trainer)):
             self._stop(trainer)
+        self._waited = told
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a signal end what is no training."""
@@ -128,12 +131,21 @@ class Preemption(Callback):
 def _log_step(trainer: Trainer) -> None:
     """Log the step that has just ended, as Lightning would after this hook."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    if trainer.is_global_zero and trainer.global_step % every == 0:
-        values = {name: float(value) for name, value in trainer.logged_metrics.items()}
+    if trainer.is_global_zero and every and trainer.global_step % every == 0:
+        # Not trainer.logged_metrics, which keeps what earlier steps and validations have logged
+        found = trainer._logger_connector.metrics["log"]
+        values = {name: float(value) for name, value in found.items()}
         for logger in trainer.loggers:
             logger.log_metrics(
                 values | {"epoch": trainer.current_epoch}, step=trainer.global_step - 1
             )
+
+
+def _validates_next(trainer: Trainer) -> bool:
+    """Whether a validation follows this step."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def _flush(trainer: Trainer) -> None:

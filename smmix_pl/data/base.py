@@ -121,13 +121,16 @@ class ImageData(Loaders, ABC):
         _check_positive("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
         in_range("data.repeats", repeats, 1, 1000, "DeiT takes 3, and 1 turns them off")
         _check_positive("shots", 1 if shots is None else shots, "null trains on all images")
+        for name, value in (("image_size", image_size), ("root", root)):
+            if value is None:
+                raise InputError(f"data.{name} is null; it must be set")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_positive("image_size", min(height, width), "DeiT takes 224")
         if not 0 <= held_out < 1:
             raise InputError(f"data.held_out is {held_out}; a share of train is in [0, 1)")
         if not 0 < train_share <= 1:
             raise InputError(f"data.train_share is {train_share}; it must be in (0, 1]")
-        in_range("data.num_workers", num_workers or 0, 0, hint="0 loads in the run's own process")
+        in_range("data.num_workers", num_workers or 0, 0, 512, "0 loads in the run's own process")
         in_range("data.split_seed", split_seed, 0)
         if cache and not self.cacheable:
             raise InputError(

@@ -102,6 +102,9 @@ def subfolders(folder: Path) -> list[str]:
         InputError: The folder is missing.
     """
     existing_folder(folder)
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link that leads nowhere; mend or remove it")
     found = (path.name for path in folder.iterdir() if path.is_dir())
     return sorted(name for name in found if not name.startswith("."))
 

@@ -1,5 +1,7 @@
 """From a file, or a slice of a tar file, to an RGB image; what cannot be read is told by name."""
 
+import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +26,14 @@ UNREADABLE = (
     EOFError,
     ValueError,
     struct.error,
+    MemoryError,
     Image.DecompressionBombError,
 )
 """What Pillow raises on files that are not images, or only the beginning of one."""
+
+
+THINNEST = 1000
+"""Sides of one length to the other. Beyond, resizing by the shorter side fills the memory."""
 
 
 class BadImage(InputError):
@@ -74,11 +81,18 @@ def open_image(source: Source) -> Image.Image:
             f"{source} unpacks to {pixels:,} pixels, more than Pillow's safe limit of "
             f"{Image.MAX_IMAGE_PIXELS:,}"
         )
+    if max(image.size) > THINNEST * min(image.size):
+        raise BadImage(
+            f"{source} has {image.width} x {image.height} pixels, one side more than {THINNEST} "
+            "times the other"
+        )
     return image
 
 
 def _readable(source: Source) -> str | BytesIO:
     if isinstance(source, str):
+        if not stat.S_ISREG(os.stat(source).st_mode):  # to open a pipe is to wait for ever
+            raise OSError("no plain file")
         return source
     return BytesIO(source.content if isinstance(source, Content) else read_slice(source))
 

@@ -63,7 +63,7 @@ class TrainTransform:
             in_range(f"train_transform.{name}", getattr(self, name), 0, 1, "a probability")
         in_range("train_transform.color_jitter", self.color_jitter, 0, hint="0 is off")
         if self.resize is not None:
-            in_range("train_transform.resize", self.resize, 1, hint="null resizes nothing")
+            in_range("train_transform.resize", self.resize, 1, 4096, "null resizes nothing")
         one_of("train_transform.interpolation", self.interpolation, (*KERNELS, "random"))
         if self.interpolation == "random" and (self.crop == "padded" or self.resize is not None):
             raise InputError(
@@ -86,9 +86,9 @@ class EvalTransform:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if not 0 < self.crop_ratio <= 1:
+        if not 0.05 <= self.crop_ratio <= 1:  # images are resized by its reciprocal
             raise InputError(
-                f"eval_transform.crop_ratio is {self.crop_ratio}; it must be in (0, 1]"
+                f"eval_transform.crop_ratio is {self.crop_ratio}; it must be in [0.05, 1]"
             )
         one_of("eval_transform.interpolation", self.interpolation, KERNELS)
 

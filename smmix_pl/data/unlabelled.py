@@ -1,6 +1,8 @@
 """Images to predict: with their names instead of classes."""
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,9 +27,10 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
     def __init__(self, folder: Path, transform: Transform) -> None:
         existing_folder(folder, "data.predict_dir")
         self.files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
+            Path(place) / name
+            for place, _, names in os.walk(folder, onerror=_raise)
+            for name in names
+            if Path(name).suffix.lower() in IMG_EXTENSIONS
         )
         if not self.files:
             raise InputError(f"no image file below {folder}; point data.predict_dir at images")
@@ -58,3 +61,8 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         name = f"#{index}" if self.samples is None else str(self.samples[index][0])
         return self.images[index][0], name
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be listed is told, not left out."""
+    raise error

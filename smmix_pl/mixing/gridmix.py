@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.errors import InputError
+from smmix_pl.checks import in_range
 from smmix_pl.mixing.base import Mixed, Mixer, Motivator
 from smmix_pl.mixing.checks import above_zero
 from smmix_pl.mixing.masks import mix_by_mask
@@ -25,8 +25,7 @@ class GridMix(Mixer):
     """
 
     def __init__(self, grid: int = 4, alpha: float = 1.0) -> None:
-        if grid < 2:
-            raise InputError(f"GridMix's grid is {grid}; it must be at least 2 to mix two images")
+        in_range("GridMix's grid", grid, 2, 1024, "cells along each side; 4 is usual")
         self.grid = grid
         self.alpha = above_zero("GridMix's alpha", alpha, usual=1)
 

@@ -76,7 +76,7 @@ def random_corners(
     batch: int, grid: tuple[int, int], side: Side, rng: np.random.Generator
 ) -> Tensor:
     """Corners, on the CPU, of windows placed uniformly at random."""
-    highest = np.array(grid) - np.reshape(side, (-1, 1))
+    highest = np.array(grid) - np.reshape(np.asarray(side), (-1, 1))
     return torch.from_numpy(rng.integers(0, highest, size=(batch, 2), endpoint=True))
 
 

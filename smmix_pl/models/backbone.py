@@ -389,8 +389,12 @@ def create_timm_model(
         return _created(name, pretrained, args)
     except (OSError, RuntimeError) as error:  # no such tag, no such weights, or no way to them
         raise InputError(
-            f"timm cannot make {name} with pretrained={pretrained}: {error}; leave out "
-            "model.pretrained, or give a file as model.init_from"
+            f"timm cannot make {name} with pretrained={pretrained}: {error}; "
+            + (
+                "leave out model.pretrained, or give a file as model.init_from"
+                if pretrained
+                else "set model.backbone_args or data.image_size"
+            )
         ) from error
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise _refused(name, args, error) from error

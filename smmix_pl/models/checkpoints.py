@@ -101,11 +101,31 @@ def settings_in(content: Any, path: str | Path) -> dict[str, Any]:
         InputError: It is not the checkpoint of a run of ours.
     """
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or not settings.keys() >= TOLD:
+    if not isinstance(settings, dict) or not settings.keys() >= TOLD or not _sound(settings):
         raise InputError(
             f"{path} is no checkpoint of an SMMixModule; give a .ckpt file of a run of ours"
         )
     return settings
+
+
+def _sound(settings: Mapping[str, Any]) -> bool:
+    """Whether settings are of the types that a run of ours writes."""
+
+    def numbers(name: str, kind: Any) -> bool:
+        values = settings[name]
+        return isinstance(values, list | tuple) and all(isinstance(one, kind) for one in values)
+
+    return (
+        isinstance(settings["backbone"], str)
+        and isinstance(settings["backbone_args"], dict | None)
+        and isinstance(settings["num_classes"], int)
+        and 1 < settings["num_classes"] < 10**6
+        and numbers("image_size", int)
+        and len(settings["image_size"]) == 2
+        and min(settings["image_size"]) > 0
+        and all(numbers(name, int | float) for name in ("mean", "std"))
+        and len(settings["mean"]) == len(settings["std"]) > 0
+    )
 
 
 def check_numbers(weights: Mapping[str, Any], path: str | Path) -> None:
@@ -119,8 +139,9 @@ def check_numbers(weights: Mapping[str, Any], path: str | Path) -> None:
         InputError: One is not a tensor of finite real numbers.
     """
     for name, value in weights.items():
-        if not isinstance(value, Tensor) or value.is_complex():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        if not plain or value.is_complex() or value.is_quantized or value.is_meta:
+            kind = value.dtype if plain else getattr(value, "layout", type(value).__name__)
             raise InputError(f"{path} is damaged: {name} is of {kind}, not of floats; get it anew")
         if not bool(value.isfinite().all()):
             raise InputError(f"{path} is damaged: {name} holds NaN or infinity; take an older one")
@@ -165,6 +186,8 @@ def _check_stored(path: Path) -> None:
         for member in members.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{member.filename} is compressed, to be {member.file_size} bytes")
+        if (damaged := members.testzip()) is not None:  # torch itself reads over a wrong checksum
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _adapt(backbone: Backbone, weights: Weights, path: str | Path) -> Weights:
