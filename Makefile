@@ -36,7 +36,7 @@ eval: install ## Evaluate the newest checkpoint of fit, or CKPT=FILE: all metric
 
 compare: install ## Runs side by side: make compare RUNS="runs/digits/version_1 NAME=FOLDER"
 	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }
-	$(BIN)/python -m smmix_pl.compare $(RUNS)
+	$(BIN)/python -m smmix_pl.reporting.comparison $(RUNS)
 
 # The newest run that trained; a test alone has no checkpoints
 NEWEST = $(patsubst %/checkpoints,%,$(shell ls -td runs/digits/version_*/checkpoints 2>/dev/null | head -n 1))
@@ -44,16 +44,16 @@ RUNS_OR_NEWEST = $(or $(RUNS),$(NEWEST))
 
 report: install ## One HTML file of one run or several: make report RUNS="FOLDER NAME=FOLDER" OUT=report.html
 	@test -n "$(RUNS_OR_NEWEST)" || { echo "there is no run under runs/digits; name folders: make report RUNS=FOLDER" >&2; exit 1; }
-	$(BIN)/python -m smmix_pl.report $(RUNS_OR_NEWEST) --output $(or $(OUT),report.html)
+	$(BIN)/python -m smmix_pl.reporting.html_report $(RUNS_OR_NEWEST) --output $(or $(OUT),report.html)
 
 dashboard: install ## A W&B workspace and a report: make dashboard PROJECT=ENTITY/PROJECT
 	@test -n "$(PROJECT)" || { echo "name a W&B project: make dashboard PROJECT=ENTITY/PROJECT" >&2; exit 1; }
-	$(BIN)/python -m smmix_pl.dashboard "$(PROJECT)"
+	$(BIN)/python -m smmix_pl.reporting.wandb_dashboard "$(PROJECT)"
 
 demo-mixing: install ## SMMix, CutMix and Mixup on your images: make demo-mixing IMAGES=FOLDER CKPT=FILE OUT=mixing.png
 	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }
 	@test -n "$(CKPT)" || { echo "there is no checkpoint under runs/digits; run make fit first, or give CKPT=FILE" >&2; exit 1; }
-	$(BIN)/python -m smmix_pl.demo '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),mixing.png)
+	$(BIN)/python -m smmix_pl.cli.demo '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),mixing.png)
 
 test: install lint typecheck pytest ## Lint, format check, type check and tests
 

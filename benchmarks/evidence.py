@@ -65,7 +65,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--model.mixer.consistency", "false", "--model.guide_block", "2"),
     ],
     "SMMix, average of weights": [*SMMIX, *EMA],
-    "SMMix, average of weights motivates": [*SMMIX, *EMA, "--trainer.callbacks.motivates", "true"],
+    "SMMix, average of weights as_guide": [*SMMIX, *EMA, "--trainer.callbacks.as_guide", "true"],
 }
 """What the paper leaves open; trained where --methods names them."""
 ALL = METHODS | EXPERIMENTS

@@ -3,7 +3,7 @@
 python benchmarks/loading.py [FOLDER] [--workers 0] [--rounds 7] [--cache]
 
 FOLDER holds class folders of JPEGs; without one, 500 x 375 JPEGs are generated. Both decode,
-augment, collate and normalise the same files, in turn, on one torch thread. With 0 workers, images
+augment, collate and normalize the same files, in turn, on one torch thread. With 0 workers, images
 per second of CPU time are told, which other programs on the machine disturb little: this is the
 speed of one core. With workers it is wall-clock time. The first round of each is not counted;
 medians are. The last lines compare pixels: how far our crop is from timm's at the same place.

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from smmix_pl import CutMix, Mixer, Mixup, SMMix, SMMixModule
 from smmix_pl.mixing import Guide
-from smmix_pl.spans import device_name
+from smmix_pl.step_timer import device_name
 
 SIZE = (224, 224)
 MIXERS = {

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from smmix_pl import CutMix, InputError, Mixer, SMMix, SMMixModule
 from smmix_pl.checks import in_range, one_of
-from smmix_pl.commands import WordsParser, one_sentence
-from smmix_pl.data.reading import existing_folder
-from smmix_pl.data.transforms import EvalTransform, eval_transform, normalise
-from smmix_pl.data.unlabelled import ImageFiles
+from smmix_pl.cli.input_errors import WordsParser, report_input_errors
+from smmix_pl.data.io.images import existing_folder
+from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
+from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.mixing.regions import (
     least_attended,
     most_attended,
@@ -39,7 +39,7 @@ from smmix_pl.mixing.regions import (
     side_range,
     window_mask,
 )
-from smmix_pl.spans import device_name
+from smmix_pl.step_timer import device_name
 
 SIZE = (224, 224)
 DRAWS = 20
@@ -57,13 +57,13 @@ class Way:
 
     Attributes:
         guide: Arguments of the module.
-        motivated: Of how many batches in ``of`` the model motivates the regions.
+        guided: Of how many batches in ``of`` the model motivates the regions.
         of: See there.
         consistency: Of the mixer.
     """
 
     guide: dict[str, Any] = field(default_factory=dict)
-    motivated: int = 1
+    guided: int = 1
     of: int = 1
     consistency: bool = True
 
@@ -74,7 +74,7 @@ class Way:
             SMMix(
                 switch_prob=1,
                 consistency=self.consistency,
-                motivate_prob=float(step < self.motivated),
+                guide_prob=float(step < self.guided),
             )
             for step in range(self.of)
         )
@@ -84,9 +84,9 @@ EXACT = "exact"
 WAYS = {
     EXACT: Way(),
     **{f"guide_size {size}": Way({"guide_size": size}) for size in (192, 160, 128)},
-    "motivate_prob 0.5": Way(motivated=1, of=2),
-    "motivate_prob 0.25": Way(motivated=1, of=4),
-    "random windows": Way(motivated=0),
+    "guide_prob 0.5": Way(guided=1, of=2),
+    "guide_prob 0.25": Way(guided=1, of=4),
+    "random windows": Way(guided=0),
     "exact, no consistency": Way(consistency=False),
 }
 OF_PLAIN_VITS = {
@@ -99,7 +99,7 @@ Windows = dict[int, tuple[Tensor, Tensor]]
 
 def main() -> None:
     """Print the table, a model's rows as soon as they are measured."""
-    with one_sentence():
+    with report_input_errors():
         options = parse()
         images = photographs(options.images, options.count)
         weights = f"weights of {options.checkpoint}" if options.checkpoint else "random weights"
@@ -136,11 +136,11 @@ def parse() -> argparse.Namespace:
 
 
 def photographs(folder: Path, count: int) -> Tensor:
-    """The first images below a folder, normalised: ``(N, 3, H, W)`` on the CPU."""
+    """The first images below a folder, normalized: ``(N, 3, H, W)`` on the CPU."""
     existing_folder(folder, "--images")
     files = ImageFiles(folder, eval_transform(EvalTransform(), SIZE))
     pixels = torch.stack([files[index][0] for index in range(min(count, len(files)))])
-    return normalise(pixels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return normalize(pixels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def rows(name: str, images: Tensor, options: argparse.Namespace) -> Iterator[str]:
@@ -187,10 +187,10 @@ def overlaps_with_exact(
     floor = random_overlap(exact, steps[EXACT].module.backbone.grid)
     found = {}
     for way, of in ways.items():
-        motivated = of.motivated / of.of
-        of_regions = overlap(chosen(steps[way], images), exact) if motivated else floor
+        guided = of.guided / of.of
+        of_regions = overlap(chosen(steps[way], images), exact) if guided else floor
         expected = (
-            motivated * own + (1 - motivated) * random
+            guided * own + (1 - guided) * random
             for own, random in zip(of_regions, floor, strict=True)
         )
         target, source = (f"{share:.3f}" for share in expected)

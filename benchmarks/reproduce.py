@@ -26,9 +26,9 @@ import smoke_data
 import torch
 import yaml
 
-from smmix_pl.reference import DEIT_S, PUBLISHED, REDUCED, VIT_B, VIT_L, VIT_S, Published
-from smmix_pl.results import read_results
-from smmix_pl.words import metric_name
+from smmix_pl.reporting.metric_specs import metric_name
+from smmix_pl.reporting.published import DEIT_S, PUBLISHED, REDUCED, VIT_B, VIT_L, VIT_S, Published
+from smmix_pl.runs.results import read_results
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -50,7 +50,7 @@ class Target:
         configs: Shipped configs, the later over the earlier ones.
         data: The set's class in `smmix_pl.data`.
         batch: Global batch of the recipe.
-        published: Rows of `smmix_pl.reference` that hold its numbers.
+        published: Rows of `smmix_pl.reporting.published` that hold its numbers.
         differences: What else than the code differs from the published protocol.
     """
 
@@ -209,7 +209,7 @@ def run_settings(
                 {"class_path": "ModelCheckpoint", "init_args": last},
                 {"class_path": "smmix_pl.callbacks.Throughput"},
                 {"class_path": "smmix_pl.callbacks.Calibration"},
-                {"class_path": "smmix_pl.callbacks.Summary"},
+                {"class_path": "smmix_pl.callbacks.SummaryTable"},
             ],
         },
     }

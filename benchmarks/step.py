@@ -7,7 +7,7 @@ A step: the batch is on the device; mixing (with SMMix's motivating pass), forwa
 backward, AdamW. All ways take turns in one process; medians (lowest to highest) of the rounds, and
 the median of the ratio to the same round's CutMix. "SMMix, as trained" is the mean of one SMMix
 step and one Mixup step: the recipe draws one of them for each batch, with equal chances. Peak
-memory is the device's, weights, gradients and optimiser state included.
+memory is the device's, weights, gradients and optimizer state included.
 
 PATH is a clone of github.com/ChenMnZ/SMMix: the authors' code then takes its turns on the same
 machine, model and batch, in a process of its own (benchmarks/reference.py). It has DeiT and PVT.
@@ -31,7 +31,7 @@ from timing import (
 )
 
 from smmix_pl import CutMix, Mixer, Mixup, NoMix, SMMix, SMMixModule
-from smmix_pl.spans import device_name
+from smmix_pl.step_timer import device_name
 
 SIZE = (224, 224)
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "pvt_tiny", "cait_xxs24_224")
@@ -100,7 +100,7 @@ def peak_memory(action: Clocked, device: str) -> str:
     """MiB that one run of the action takes on the device at most."""
     if not device.startswith("cuda"):
         return ""
-    action()  # the optimiser's state exists from here on
+    action()  # the optimizer's state exists from here on
     torch.cuda.reset_peak_memory_stats(device)
     action()
     return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}"

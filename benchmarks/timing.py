@@ -12,7 +12,7 @@ from smmix_pl import Mixer, SMMixModule
 from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
-from smmix_pl.spans import synchronised
+from smmix_pl.step_timer import synchronized_time
 
 CLASSES = 1000
 Clocked = Callable[[], float]
@@ -35,9 +35,9 @@ def clocked(action: Callable[[], object], device: str) -> Clocked:
     """The action, timed from an idle device to an idle device."""
 
     def run() -> float:
-        start = synchronised(torch.device(device))
+        start = synchronized_time(torch.device(device))
         action()
-        return synchronised(torch.device(device)) - start
+        return synchronized_time(torch.device(device)) - start
 
     return run
 
@@ -68,7 +68,7 @@ def median_and_spread(seconds: list[float]) -> str:
 
 
 class Steps:
-    """Training steps of one model on one batch that is on the device: mixing to optimiser step.
+    """Training steps of one model on one batch that is on the device: mixing to optimizer step.
 
     Args:
         module: On the device, in train mode; its own mixer is not used.

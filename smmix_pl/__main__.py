@@ -1,6 +1,6 @@
 """`python -m smmix_pl` is the command line."""
 
-from smmix_pl.cli import main
+from smmix_pl.cli.main import main
 
 if __name__ == "__main__":
     main()

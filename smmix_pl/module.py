@@ -17,18 +17,22 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.checkpointing import check_progress, follow_moved_folder, reopen_cut_epoch
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
+from smmix_pl.lightning_internals import reset_step_metrics, skip_finished_epoch
 from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
 from smmix_pl.models.backbone import Backbone
-from smmix_pl.models.checkpoints import TokenHeadInit, load_weights
-from smmix_pl.optim import OptimRecipe, create_optimizer, create_schedule, keep_settings
-from smmix_pl.randomness import reseed, run_seed
-from smmix_pl.resume import begin_next_epoch
-from smmix_pl.spans import span
+from smmix_pl.models.weights import TokenHeadInit, load_weights
+from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
+from smmix_pl.runs.resume import (
+    check_progress,
+    follow_moved_folder,
+    resume_interrupted_epoch,
+)
+from smmix_pl.seeding import reseed, run_seed
+from smmix_pl.step_timer import span
 
 Batch = tuple[Tensor, Tensor]
 
@@ -44,7 +48,7 @@ class SMMixModule(LightningModule):
         mixer: How training images are mixed: SMMix, NoMix, a peer (Mixup, CutMix, MixupCutMix,
             TransMix, TokenMix, MixPro, AttentiveCutMix, SaliencyMix, ResizeMix, FMix, GridMix) or a
             class of your own.
-        mean: Channel means that images were normalised with; kept with the weights, for whoever
+        mean: Channel means that images were normalized with; kept with the weights, for whoever
             prepares images for them. From the data on the command line.
         std: Channel standard deviations, likewise.
         backbone: Any timm model whose last attention map covers one token grid.
@@ -69,7 +73,7 @@ class SMMixModule(LightningModule):
         guide_block: Motivate by an earlier block; see `Backbone`. For mixers that read no logits:
             SMMix without consistency, AttentiveCutMix.
         compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
-        optim: Optimiser and schedule.
+        optim: Optimizer and schedule.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class SMMixModule(LightningModule):
         guide_size: int | tuple[int, int] | None = None,
         guide_block: int | None = None,
         compile: bool = False,
-        optim: OptimRecipe = OptimRecipe(),
+        optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -143,7 +147,7 @@ class SMMixModule(LightningModule):
             "consistency": consistency_weight,
         }
         self.soft_start_epochs = soft_start_epochs
-        self.lent_motivator: tuple[Backbone] | None = None
+        self.guide_model: tuple[Backbone] | None = None
         """Motivates in the backbone's place; in a tuple, so that it is no part of this module."""
         self.optim = optim
         self.fitting = False
@@ -208,13 +212,11 @@ class SMMixModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Forget what the last batch logged: Lightning would log it again where this has none."""
-        for metric in self.trainer._results.result_metrics:  # type: ignore[union-attr]
-            if metric.meta.on_step and not metric.meta.on_epoch:
-                metric.reset()
+        reset_step_metrics(self.trainer)
 
     def on_train_start(self) -> None:
         """Mend the progress that was restored."""
-        begin_next_epoch(self.trainer)
+        skip_finished_epoch(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mix, forward, losses, log."""
@@ -222,7 +224,7 @@ class SMMixModule(LightningModule):
         # Stochastic depth and dropout; each rank has its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
         labels = soft_labels(classes, self.num_classes, self.label_smoothing)
-        motivator = self.lent_motivator[0] if self.lent_motivator else self.backbone
+        motivator = self.guide_model[0] if self.guide_model else self.backbone
         with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, motivator, self._batch_rng(batch_idx))
         self.mixing = _mixing(self.mixer, mixed)
@@ -270,7 +272,7 @@ class SMMixModule(LightningModule):
         return {"file": files, "class": label, "probability": probability}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The recipe's optimiser and schedule, at the learning rate of the global batch."""
+        """The recipe's optimizer and schedule, at the learning rate of the global batch."""
         trainer = self.trainer
         total_steps = trainer.estimated_stepping_batches
         if math.isinf(total_steps):
@@ -296,7 +298,7 @@ class SMMixModule(LightningModule):
             )
         # Lookahead is no whole optimizer of torch's; the one inside is
         inner = getattr(optimizer, "_base_optimizer", optimizer)
-        inner.register_load_state_dict_pre_hook(keep_settings)
+        inner.register_load_state_dict_pre_hook(keep_config_settings)
         steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
         schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
         return {
@@ -331,7 +333,7 @@ class SMMixModule(LightningModule):
         if self.fitting:
             check_progress(checkpoint)
             follow_moved_folder(self.trainer, checkpoint)
-            reopen_cut_epoch(checkpoint)
+            resume_interrupted_epoch(checkpoint)
             checkpoint["lr_schedulers"] = []  # the schedule follows from the config and the step
         trained = checkpoint.get("trained")
         self.trained = trained if isinstance(trained, dict) else self.trained

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule: timm's parts, and the one place that scales the rate."""
+"""Optimizer and learning-rate schedule: timm's parts, and the one place that scales the rate."""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 
 SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")
-"""Of an optimiser's groups of weights; the rate itself follows from the schedule."""
+"""Of an optimizer's groups of weights; the rate itself follows from the schedule."""
 LARGEST_LR = 1e6
-"""What is above no optimiser means, and overflows float32 before long."""
+"""What is above no optimizer means, and overflows float32 before long."""
 
 
 ADAMS = ((0.9, 0.999), 1e-8)
@@ -23,11 +23,11 @@ ADAMS = ((0.9, 0.999), 1e-8)
 
 
 @dataclass(frozen=True)
-class OptimRecipe:
+class OptimConfig:
     """How the weights are trained. The defaults are the ImageNet recipe of the authors' release.
 
     Args:
-        name: Any optimiser that timm knows.
+        name: Any optimizer that timm knows.
         lr: Base learning rate, for a global batch of ``lr_batch`` images.
         lr_batch: The rate follows the global batch linearly from here; null takes ``lr`` as it is.
         weight_decay: Applied to weights only: not to biases and norms, nor to what the model itself
@@ -82,18 +82,18 @@ FUSED_ON = ("cpu", "cuda")
 
 
 def create_optimizer(
-    model: nn.Module, recipe: OptimRecipe, lr: float, fused: bool = True
+    model: nn.Module, recipe: OptimConfig, lr: float, fused: bool = True
 ) -> Optimizer:
-    """Timm's optimiser over decayed and undecayed weights.
+    """Timm's optimizer over decayed and undecayed weights.
 
     Args:
         model: Its ``no_weight_decay()`` names parameters that are not decayed, beside all 1-D ones.
-        recipe: The optimiser's settings.
+        recipe: The optimizer's settings.
         lr: Peak learning rate.
         fused: Whether AdamW may take its fused kernel, where there is one.
 
     Raises:
-        InputError: The optimiser refuses, or is not installed.
+        InputError: The optimizer refuses, or is not installed.
     """
     settings: dict[str, Any] = {}
     if "adam" in recipe.name:
@@ -114,11 +114,11 @@ def create_optimizer(
         ) from error
 
 
-def keep_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """What to load of a checkpoint's optimiser: what it has learned; settings are the config's.
+def keep_config_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """What to load of a checkpoint's optimizer: what it has learned; settings are the config's.
 
     Raises:
-        InputError: It is another optimiser, or of other weights.
+        InputError: It is another optimizer, or of other weights.
     """
     groups, own = state.get("param_groups", []), optimizer.param_groups
     alike = len(groups) == len(own) and all(
@@ -127,7 +127,7 @@ def keep_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
     )
     if not alike:
         raise InputError(
-            f"the checkpoint's optimiser is another one than {type(optimizer).__name__}; use the "
+            f"the checkpoint's optimizer is another one than {type(optimizer).__name__}; use the "
             "config it was trained with, or start from its weights with --model.init_from"
         )
     kept = [
@@ -138,15 +138,15 @@ def keep_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
 
 
 def create_schedule(
-    optimizer: Optimizer, recipe: OptimRecipe, total_steps: int, steps_per_epoch: int
+    optimizer: Optimizer, recipe: OptimConfig, total_steps: int, steps_per_epoch: int
 ) -> CosineLRScheduler:
     """Linear warm-up, then a cosine down to ``min_lr`` (timm's).
 
     Args:
         optimizer: Carries the peak rate.
         recipe: The schedule's settings.
-        total_steps: Optimiser steps of the whole run.
-        steps_per_epoch: Optimiser steps of one epoch.
+        total_steps: Optimizer steps of the whole run.
+        steps_per_epoch: Optimizer steps of one epoch.
     """
     unit = steps_per_epoch if recipe.interval == "epoch" else 1
     return CosineLRScheduler(

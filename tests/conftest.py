@@ -1,32 +1,20 @@
-"""Shared fixtures: a tiny backbone, real image folders, the command line."""
+"""Fixtures that several tests use: a tiny backbone, a tiny module, a folder of images."""
 
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from helpers.image_folders import write_image_folder
+from helpers.small_runs import TINY
 from hypothesis import settings
-from PIL import Image
 
 from smmix_pl import Backbone, SMMix, SMMixModule
 
 # Examples are few and untimed because the suite has to pass on a busy machine with two cores.
 settings.register_profile("quick", deadline=None, max_examples=30)
 settings.load_profile("quick")
-
-TINY = {"patch_size": 4, "embed_dim": 48, "depth": 3, "num_heads": 3}
-TINY_FLAGS = [
-    "--model.backbone=vit_tiny_patch16_224",
-    "--model.backbone_args={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}",
-    "--data.image_size=32",
-    "--data.num_workers=0",
-    "--trainer.accelerator=cpu",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -37,17 +25,6 @@ def heard_loggers() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
-
-
-def write_image_folder(root: Path, classes=("ant", "bee", "cat"), per_class=4, size=40) -> Path:
-    """Class folders of small random JPEGs."""
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for index in range(per_class):
-            pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.JPEG")
-    return root
 
 
 @pytest.fixture
@@ -77,34 +54,4 @@ def tiny_module() -> SMMixModule:
         mixer=SMMix(),
         backbone="vit_tiny_patch16_224",
         backbone_args=TINY,
-    )
-
-
-def refusal(program: Callable[[list[str]], None], words: Iterable[object], capsys) -> str:
-    """The one sentence with which a program of this package, run in this process, refuses."""
-    with pytest.raises(SystemExit) as stop:
-        program([str(word) for word in words])
-    assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    [sentence] = [line for line in told.splitlines() if line.startswith("error: ")]
-    return sentence
-
-
-def run_cli(
-    *words: object, cwd: Path, env: dict[str, str | None] | None = None, program: str = "lightning"
-) -> subprocess.CompletedProcess:
-    """An installed program in a process of its own; W&B is off, and None unsets a variable."""
-    # A test in this process that made a group of ranks has left its address behind
-    group = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    clean = {key: value for key, value in clean.items() if key not in group}
-    clean |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | (env or {})
-    return subprocess.run(
-        [str(Path(sys.executable).parent / program), *map(str, words)],
-        cwd=cwd,
-        env={key: value for key, value in clean.items() if value is not None},
-        capture_output=True,
-        text=True,
-        timeout=120,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from devices import BATCH, SEED, STEPS, Rank, batches_of, images, module, train
+from helpers.distributed_training import BATCH, SEED, STEPS, Rank, batches_of, images, module, train
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from smmix_pl import InputError, SMMixModule
-from smmix_pl.callbacks import EMA, AttentionQuality, MixedPictures
-from smmix_pl.cli import configs_folder
+from smmix_pl.callbacks import EMA, AttentionQuality, MixedImages
+from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
@@ -143,7 +143,7 @@ def test_accumulated_batches_train_as_their_joined_batch(tmp_path):
     assert far(seen["weights"], weights_of(model)) < 1e-6
 
 
-@pytest.mark.parametrize("callback", [EMA(), MixedPictures(), AttentionQuality()])
+@pytest.mark.parametrize("callback", [EMA(), MixedImages(), AttentionQuality()])
 def test_what_needs_whole_weights_is_refused_where_they_are_sharded(callback):
     trainer = Trainer(
         accelerator="cpu",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from helpers.small_runs import TINY
 
 from smmix_pl import SMMix, SMMixModule
 from smmix_pl.losses import weighted_sum

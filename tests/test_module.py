@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from helpers.small_runs import digits, module, trainer
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smmix_pl import (
     CutMix,
-    Digits,
     InputError,
     MixPro,
     NoMix,
-    OptimRecipe,
     SMMix,
     SMMixModule,
     TransMix,
@@ -22,37 +21,6 @@ from smmix_pl.data import TrainTransform
 from smmix_pl.mixing import soft_labels
 
 FINE_GRAINED = ("fine_grained_target", "fine_grained_source")
-PLAIN = TrainTransform(crop="padded", hflip=0.0, color_jitter=0.0, auto_augment=None)
-
-
-def digits(**arguments):
-    settings = {"image_size": 16, "batch_size": 64, "num_workers": 0, "train_transform": PLAIN}
-    return Digits(**(settings | arguments))
-
-
-def module(mixer, **arguments):
-    torch.manual_seed(0)
-    settings = {
-        "num_classes": 10,
-        "image_size": (16, 16),
-        "batch_size": 64,
-        "backbone": "vit_tiny_patch16_224",
-        "backbone_args": {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2},
-        "optim": OptimRecipe(lr=2e-3, lr_batch=None, warmup_epochs=1),
-    }
-    return SMMixModule(mixer=mixer, **(settings | arguments))
-
-
-def trainer(tmp_path, **arguments):
-    settings = {
-        "default_root_dir": tmp_path,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-    }
-    return Trainer(**(settings | arguments))
 
 
 class Recorder(Callback):

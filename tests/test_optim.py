@@ -5,20 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmix_pl import InputError, OptimRecipe
+from smmix_pl import InputError, OptimConfig
 from smmix_pl.optim import create_optimizer, create_schedule
 
 
 @given(st.integers(1, 100_000))
 def test_the_learning_rate_follows_the_global_batch(global_batch):
-    assert OptimRecipe(lr=5e-4).effective_lr(global_batch) == pytest.approx(
+    assert OptimConfig(lr=5e-4).effective_lr(global_batch) == pytest.approx(
         5e-4 * global_batch / 512
     )
-    assert OptimRecipe(lr=5e-4, lr_batch=None).effective_lr(global_batch) == 5e-4
+    assert OptimConfig(lr=5e-4, lr_batch=None).effective_lr(global_batch) == 5e-4
 
 
 def test_no_decay_on_bias_norm_position_and_class_token(tiny_backbone):
-    optimizer = create_optimizer(tiny_backbone, OptimRecipe(), lr=1e-3)
+    optimizer = create_optimizer(tiny_backbone, OptimConfig(), lr=1e-3)
     decay = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -45,7 +45,7 @@ def rates(recipe, epochs=20, steps_per_epoch=10, lr=1e-3):
 
 
 def test_warm_up_then_cosine():
-    seen = rates(OptimRecipe(warmup_epochs=5))
+    seen = rates(OptimConfig(warmup_epochs=5))
     assert seen[0] == pytest.approx(1e-6)
     assert (seen[:50].diff() > 0).all()
     expected = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + torch.cos(torch.pi * torch.arange(50, 200) / 200))
@@ -53,7 +53,7 @@ def test_warm_up_then_cosine():
 
 
 def test_by_epoch_the_rate_stands_still_within_one():
-    seen = rates(OptimRecipe(warmup_epochs=5, interval="epoch")).view(20, 10)
+    seen = rates(OptimConfig(warmup_epochs=5, interval="epoch")).view(20, 10)
     assert (seen == seen[:, :1]).all()
     assert seen[0, 0] == pytest.approx(1e-6)
     expected = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + torch.cos(torch.pi * torch.arange(5, 20) / 20))
@@ -65,4 +65,4 @@ def test_by_epoch_the_rate_stands_still_within_one():
 )
 def test_bad_settings_are_told(arguments, told):
     with pytest.raises(InputError, match=told):
-        OptimRecipe(**arguments)
+        OptimConfig(**arguments)

@@ -1,25 +1,25 @@
 """Callbacks: what is measured, drawn and written beside the training step."""
 
-from smmix_pl.callbacks.attacks import FGSM, PGD
-from smmix_pl.callbacks.attention_quality import AttentionQuality
-from smmix_pl.callbacks.calibration import Calibration, TemperatureScaling
-from smmix_pl.callbacks.classes import Classes
-from smmix_pl.callbacks.corruption_error import CorruptionError
-from smmix_pl.callbacks.corruptions import Corruptions
-from smmix_pl.callbacks.ema import EMA
-from smmix_pl.callbacks.errors import ConfidentErrors
-from smmix_pl.callbacks.evaluation import Evaluation
-from smmix_pl.callbacks.finite import FiniteNumbers
-from smmix_pl.callbacks.occlusion import Occlusion
-from smmix_pl.callbacks.outliers import OutlierDetection, OutlierPrecision
-from smmix_pl.callbacks.pictures import MixedPictures
-from smmix_pl.callbacks.predictions import PredictionsCSV
-from smmix_pl.callbacks.preemption import Preemption
-from smmix_pl.callbacks.progress import StepBar
-from smmix_pl.callbacks.results import Results
-from smmix_pl.callbacks.shuffle import PatchShuffle
-from smmix_pl.callbacks.summary import Summary
-from smmix_pl.callbacks.throughput import Throughput
+from smmix_pl.callbacks.evaluation.adversarial import FGSM, PGD
+from smmix_pl.callbacks.evaluation.base import Evaluation
+from smmix_pl.callbacks.evaluation.calibration import Calibration, TemperatureScaling
+from smmix_pl.callbacks.evaluation.common_corruptions import Corruptions
+from smmix_pl.callbacks.evaluation.confident_errors import ConfidentErrors
+from smmix_pl.callbacks.evaluation.corruption_error import CorruptionError
+from smmix_pl.callbacks.evaluation.occlusion import Occlusion
+from smmix_pl.callbacks.evaluation.outliers import OutlierDetection, OutlierPrecision
+from smmix_pl.callbacks.evaluation.patch_shuffle import PatchShuffle
+from smmix_pl.callbacks.evaluation.per_class import PerClassMetrics
+from smmix_pl.callbacks.output.predictions_csv import PredictionsCSV
+from smmix_pl.callbacks.output.results_file import ResultsFile
+from smmix_pl.callbacks.output.summary_table import SummaryTable
+from smmix_pl.callbacks.training.attention_quality import AttentionQuality
+from smmix_pl.callbacks.training.ema import EMA
+from smmix_pl.callbacks.training.mixed_images import MixedImages
+from smmix_pl.callbacks.training.nonfinite_guard import NonFiniteGuard
+from smmix_pl.callbacks.training.preemption import Preemption
+from smmix_pl.callbacks.training.progress_bar import ThrottledProgressBar
+from smmix_pl.callbacks.training.throughput import Throughput
 
 __all__ = [
     "EMA",
@@ -27,22 +27,22 @@ __all__ = [
     "PGD",
     "AttentionQuality",
     "Calibration",
-    "Classes",
     "ConfidentErrors",
     "CorruptionError",
     "Corruptions",
     "Evaluation",
-    "FiniteNumbers",
-    "MixedPictures",
+    "MixedImages",
+    "NonFiniteGuard",
     "Occlusion",
     "OutlierDetection",
     "OutlierPrecision",
     "PatchShuffle",
+    "PerClassMetrics",
     "PredictionsCSV",
     "Preemption",
-    "Results",
-    "StepBar",
-    "Summary",
+    "ResultsFile",
+    "SummaryTable",
     "TemperatureScaling",
+    "ThrottledProgressBar",
     "Throughput",
 ]

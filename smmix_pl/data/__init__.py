@@ -1,17 +1,17 @@
 """Data sets as LightningDataModules, one class each."""
 
-from smmix_pl.data.aircraft import Aircraft
-from smmix_pl.data.base import ImageData
-from smmix_pl.data.cars import StanfordCars
-from smmix_pl.data.cifar import CIFAR10, CIFAR100
-from smmix_pl.data.corruptions import CIFAR10C, CIFAR100C, ImageNetC
-from smmix_pl.data.cub import CUB
-from smmix_pl.data.digits import Digits
-from smmix_pl.data.files import FileData
-from smmix_pl.data.flowers import Flowers102
-from smmix_pl.data.folder import Folder
-from smmix_pl.data.imagenet import ImageNet
-from smmix_pl.data.imagenet_variants import (
+from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.datasets.aircraft import Aircraft
+from smmix_pl.data.datasets.cars import StanfordCars
+from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR100
+from smmix_pl.data.datasets.corrupted import CIFAR10C, CIFAR100C, ImageNetC
+from smmix_pl.data.datasets.cub import CUB
+from smmix_pl.data.datasets.digits import Digits
+from smmix_pl.data.datasets.flowers import Flowers102
+from smmix_pl.data.datasets.folder import Folder
+from smmix_pl.data.datasets.huggingface import HuggingFace
+from smmix_pl.data.datasets.imagenet import ImageNet
+from smmix_pl.data.datasets.imagenet_variants import (
     ImageNetA,
     ImageNetO,
     ImageNetR,
@@ -19,10 +19,12 @@ from smmix_pl.data.imagenet_variants import (
     ImageNetSketch,
     ImageNetV2,
 )
-from smmix_pl.data.inaturalist import INaturalist
-from smmix_pl.data.pets import OxfordPets
-from smmix_pl.data.streaming import HuggingFace, LitData, Shards
-from smmix_pl.data.tiny_imagenet import TinyImageNet
+from smmix_pl.data.datasets.inaturalist import INaturalist
+from smmix_pl.data.datasets.litdata_chunks import LitData
+from smmix_pl.data.datasets.pets import OxfordPets
+from smmix_pl.data.datasets.shards import Shards
+from smmix_pl.data.datasets.tiny_imagenet import TinyImageNet
+from smmix_pl.data.file_data import FileData
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
 
 __all__ = [

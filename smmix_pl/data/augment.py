@@ -106,7 +106,7 @@ def shift_rows(pixels: Tensor, shifts: Tensor, fill: int) -> Tensor:
 
 
 def _cubic_weights(d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of the four neighbours at a distance d past the second: Pillow's cubic, a = -1."""
+    """Weights of the four neighbors at a distance d past the second: Pillow's cubic, a = -1."""
     d2, d3 = d * d, d * d * d
     return -d + 2 * d2 - d3, 1 - 2 * d2 + d3, d + d2 - d3, d3 - d2
 
@@ -125,8 +125,8 @@ def _words(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGBX"))).view(torch.int32)[:, :, 0]
 
 
-def _word(colour: tuple[int, ...]) -> int:
-    return int(torch.tensor([*colour, 255], dtype=torch.uint8).view(torch.int32))
+def _word(color: tuple[int, ...]) -> int:
+    return int(torch.tensor([*color, 255], dtype=torch.uint8).view(torch.int32))
 
 
 def _to_image(words: Tensor) -> Image.Image:

@@ -8,7 +8,7 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.nn import functional as F
 
-from smmix_pl.data.reading import to_rgb
+from smmix_pl.data.io.images import to_rgb
 
 
 class RandomResizedCrop(RandomResizedCropAndInterpolation):
@@ -32,7 +32,7 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
         top, left, height, width = (max(0, round(v * image.width / full)) for v in box)
         # timm rounds the side of a very long crop to nothing
         part = image.crop((left, top, left + max(1, width), top + max(1, height)))
-        part.format = image.format  # tells 16-bit from 32-bit grey
+        part.format = image.format  # tells 16-bit from 32-bit gray
         return Image.fromarray(resized(np.array(to_rgb(part)), self.size, self._kernel()))
 
     def _kernel(self) -> str:

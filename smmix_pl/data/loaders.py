@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from smmix_pl.data.inspection import counted
-from smmix_pl.data.reading import BadImage
-from smmix_pl.data.sampler import Draw, EvaluationSampler, TrainingSampler
-from smmix_pl.data.transforms import TrainTransform, erasing, normalise
+from smmix_pl.data.io.images import BadImage
+from smmix_pl.data.samplers import Draw, EvaluationSampler, TrainingSampler
+from smmix_pl.data.transforms import TrainTransform, erasing, normalize
+from smmix_pl.data.validation import counted
 from smmix_pl.errors import InputError
-from smmix_pl.randomness import reseed, run_seed
+from smmix_pl.seeding import reseed, run_seed
 
 Images = Dataset[Any]
 """A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
@@ -125,8 +125,8 @@ def _told(skipped: list[str], shown: int = 20) -> str:
     return "\n  ".join([f"{told} skipped in this epoch:", *lines, *rest])
 
 
-class Loaders(LightningDataModule):
-    """Loaders of uint8 images, which are normalised on the device.
+class LoaderModule(LightningDataModule):
+    """LoaderModule of uint8 images, which are normalized on the device.
 
     Outside a trainer, `on_after_batch_transfer` has to be called on their batches.
     """
@@ -162,7 +162,7 @@ class Loaders(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise the images of a batch on their device; random erasing follows that."""
         images, labels = batch
-        images = normalise(images, self.mean, self.std)
+        images = normalize(images, self.mean, self.std)
         if self.trainer is not None and self.trainer.training and self.train_recipe.random_erasing:
             reseed(run_seed(), 1, self.trainer.current_epoch, self._next_batch(), self._ranks()[1])
             images = erasing(self.train_recipe, images.device)(images)

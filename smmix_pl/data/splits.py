@@ -40,7 +40,7 @@ def few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
     return _some(labels, seed, lambda count: shots).tolist()
 
 
-def training_part(
+def training_split(
     labels: Sequence[int], held_out: float, share: float, shots: int | None, seed: int
 ) -> tuple[list[int], list[int]]:
     """Indices to train on and indices to validate on.

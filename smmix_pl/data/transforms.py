@@ -1,6 +1,6 @@
 """Image transforms: timm's `create_transform` behind the settings of a recipe, made faster.
 
-They take an opened Pillow image and give uint8 ``(3, H, W)``; `normalise` does the rest on the
+They take an opened Pillow image and give uint8 ``(3, H, W)``; `normalize` does the rest on the
 device. Evaluation pixels equal timm's; training pixels are drawn from the same distribution.
 """
 
@@ -17,7 +17,7 @@ from torchvision import transforms as T
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.augment import fast_augment
 from smmix_pl.data.crop import RandomResizedCrop
-from smmix_pl.data.reading import to_rgb
+from smmix_pl.data.io.images import to_rgb
 from smmix_pl.errors import InputError
 
 KERNELS = ("bicubic", "bilinear")
@@ -36,7 +36,7 @@ class TrainTransform:
         ratio: Its aspect ratio, (min, max).
         resize: Resize the shorter side to this before cropping; null crops the image as it is.
         hflip: Probability of a horizontal flip.
-        color_jitter: Strength of colour jitter; used only where there is no ``auto_augment``.
+        color_jitter: Strength of color jitter; used only where there is no ``auto_augment``.
         auto_augment: timm's AutoAugment or RandAugment policy, or null.
         random_erasing: Probability of random erasing.
         interpolation: ``bicubic``, ``bilinear`` or ``random``.
@@ -77,7 +77,7 @@ class EvalTransform:
     """Preparation of evaluation images. The defaults are the paper's: resize to 256, crop 224.
 
     Args:
-        crop_ratio: Share of the resized image's side that the centre crop keeps; 1 crops nothing
+        crop_ratio: Share of the resized image's side that the center crop keeps; 1 crops nothing
             off square images.
         interpolation: ``bicubic`` or ``bilinear``.
     """
@@ -146,7 +146,7 @@ def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:
     return T.Compose([to_rgb, *steps])
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 images as float32 of mean 0 and deviation 1, bit for bit as ToTensor and Normalize.
 
     Args:
@@ -160,8 +160,8 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return scaled.sub_(_channels(mean, images)).div_(_channels(std, images))
 
 
-def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised images back to values in [0, 1].
+def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalized images back to values in [0, 1].
 
     Args:
         images: ``(..., 3, H, W)``.
@@ -172,7 +172,7 @@ def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def erasing(recipe: TrainTransform, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The random erasing of timm of a batch of normalised images, each with its own rectangle."""
+    """The random erasing of timm of a batch of normalized images, each with its own rectangle."""
     return RandomErasing(recipe.random_erasing, mode="const", device=device)
 
 

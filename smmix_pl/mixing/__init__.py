@@ -1,7 +1,7 @@
 """Mixers: each turns a batch of images and soft labels into one `Mixed` batch."""
 
 from smmix_pl.mixing.attentive_cutmix import AttentiveCutMix
-from smmix_pl.mixing.base import Guide, Mixed, Mixer, Motivator, Queries, Regions, soft_labels
+from smmix_pl.mixing.base import Guide, GuideModel, Mixed, Mixer, Queries, Regions, soft_labels
 from smmix_pl.mixing.cutmix import CutMix
 from smmix_pl.mixing.fmix import FMix
 from smmix_pl.mixing.gridmix import GridMix
@@ -21,12 +21,12 @@ __all__ = [
     "FMix",
     "GridMix",
     "Guide",
+    "GuideModel",
     "MixPro",
     "Mixed",
     "Mixer",
     "Mixup",
     "MixupCutMix",
-    "Motivator",
     "NoMix",
     "Queries",
     "Regions",

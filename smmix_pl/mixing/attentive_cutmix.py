@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
 
@@ -24,7 +24,7 @@ class AttentiveCutMix(Mixer):
             Python; null for the model under training.
     """
 
-    def __init__(self, cells: int = 6, grid: int = 7, teacher: Motivator | None = None) -> None:
+    def __init__(self, cells: int = 6, grid: int = 7, teacher: GuideModel | None = None) -> None:
         if grid < 2 or not 0 < cells < grid**2:
             raise InputError(
                 f"AttentiveCutMix's cells are {cells} of a {grid} x {grid} grid; they must leave "
@@ -35,7 +35,7 @@ class AttentiveCutMix(Mixer):
         self.teacher = teacher
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         attention = (self.teacher or model).guide(images).attention.flip(0)

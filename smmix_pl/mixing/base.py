@@ -33,7 +33,7 @@ class Guide:
     attention: Tensor
 
 
-class Motivator(Protocol):
+class GuideModel(Protocol):
     """The model under training, as far as a mixer sees it."""
 
     @property
@@ -98,7 +98,7 @@ class Mixer(ABC):
 
     @abstractmethod
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch.
 

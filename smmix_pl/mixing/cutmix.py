@@ -5,14 +5,14 @@ import math
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
-from smmix_pl.mixing.checks import above_zero
+from smmix_pl.checks import above_zero
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 
 
 class CutMix(Mixer):
     """Paste one random box of the source image over the same pixels of the target image.
 
-    As in timm and DeiT: the box has the images' aspect ratio and a uniform centre, is clipped at
+    As in timm and DeiT: the box has the images' aspect ratio and a uniform center, is clipped at
     the border, and lam is corrected to the area that was really covered. Sides are even, as in the
     timm of the published results; newer ones give odd sides their last pixel.
 
@@ -25,7 +25,7 @@ class CutMix(Mixer):
         self.alpha = above_zero("CutMix's alpha", alpha, usual=1)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         height, width = images.shape[-2:]
@@ -43,5 +43,5 @@ class CutMix(Mixer):
 
 
 def _clipped_span(length: int, ratio: float, rng: np.random.Generator) -> slice:
-    centre, half = int(rng.integers(0, length)), int(length * ratio) // 2
-    return slice(max(centre - half, 0), min(centre + half, length))
+    center, half = int(rng.integers(0, length)), int(length * ratio) // 2
+    return slice(max(center - half, 0), min(center + half, length))

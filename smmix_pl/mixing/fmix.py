@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator
-from smmix_pl.mixing.checks import above_zero
+from smmix_pl.checks import above_zero
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
 
@@ -29,7 +29,7 @@ class FMix(Mixer):
         self.decay = above_zero("FMix's decay", decay, usual=3)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         height, width = images.shape[-2:]

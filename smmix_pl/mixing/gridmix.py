@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import in_range
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator
-from smmix_pl.mixing.checks import above_zero
+from smmix_pl.checks import above_zero, in_range
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
 
@@ -30,7 +29,7 @@ class GridMix(Mixer):
         self.alpha = above_zero("GridMix's alpha", alpha, usual=1)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         cells = np.arange(self.grid**2)

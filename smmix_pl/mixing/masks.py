@@ -30,7 +30,7 @@ def resample(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(mask[:, None].float(), size).bool()[:, 0]
 
 
-def attended_share(attention: Tensor, mask: Tensor) -> Tensor:
+def attended_fraction(attention: Tensor, mask: Tensor) -> Tensor:
     """The share of the attention that falls outside the mask, on the target image's tokens.
 
     Args:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smmix_pl.checks import above_zero, probability
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
-from smmix_pl.mixing.checks import above_zero, probability
-from smmix_pl.mixing.masks import attended_share, mix_by_mask
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
+from smmix_pl.mixing.masks import attended_fraction, mix_by_mask
 from smmix_pl.mixing.mixup_cutmix import MixupCutMix
 
 
@@ -53,7 +53,7 @@ class MixPro(Mixer):
         self.progressive = progressive
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
@@ -63,7 +63,7 @@ class MixPro(Mixer):
 
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
             agreement = torch.cosine_similarity(mixed.labels, logits.softmax(dim=1)).unsqueeze(1)
-            lam = agreement * attended_share(attention, mask) + (1.0 - agreement) * mixed.lam
+            lam = agreement * attended_fraction(attention, mask) + (1.0 - agreement) * mixed.lam
             return blend(labels, lam)
 
         return replace(mixed, attentive_labels=attentive_labels if self.progressive else None)

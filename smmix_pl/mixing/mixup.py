@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
-from smmix_pl.mixing.checks import above_zero
+from smmix_pl.checks import above_zero
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 
 
 class Mixup(Mixer):
@@ -18,7 +18,7 @@ class Mixup(Mixer):
         self.alpha = above_zero("Mixup's alpha", alpha, usual=0.8)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         lam = rng.beta(self.alpha, self.alpha)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator
-from smmix_pl.mixing.checks import probability
+from smmix_pl.checks import probability
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.cutmix import CutMix
 from smmix_pl.mixing.mixup import Mixup
 
@@ -30,7 +30,7 @@ class MixupCutMix(Mixer):
         self.switch_prob = probability("MixupCutMix's switch_prob", switch_prob)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         branch = rng.random() < self.switch_prob

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 from smmix_pl.mixing.regions import take_pixels
 
 
@@ -31,7 +31,7 @@ class ResizeMix(Mixer):
         self.max_scale = max_scale
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         batch, _, height, width = images.shape
@@ -50,10 +50,10 @@ class ResizeMix(Mixer):
         return Mixed(mixed, blend(labels, lam), lam)
 
 
-def _shrunk(length: int, scale: float, centre: np.ndarray) -> tuple[Tensor, Tensor]:
+def _shrunk(length: int, scale: float, center: np.ndarray) -> tuple[Tensor, Tensor]:
     """Along one axis: the pixel that each pixel takes, and whether it is pasted; ``(B, L)``."""
     side = int(length * scale)
-    start = np.clip(centre - side // 2, 0, length - side)
+    start = np.clip(center - side // 2, 0, length - side)
     offset = torch.arange(length) - torch.from_numpy(start)[:, None]
     origin = (offset * (1.0 / scale)).long().clamp(0, length - 1)
     return origin, (offset >= 0) & (offset < side)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smmix_pl.checks import one_of
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator
-from smmix_pl.mixing.checks import above_zero
+from smmix_pl.checks import above_zero, one_of
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
-NEIGHBOURHOODS = (12, 24, 48, 28, 56, 112)
+NEIGHBORHOODS = (12, 24, 48, 28, 56, 112)
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -24,9 +23,9 @@ class SaliencyMix(Mixer):
     """Paste a box around the source image's saliency peak over the same pixels of the target image.
 
     As in the authors' code (afm-shahab-uddin/SaliencyMix): CutMix's box, clipped at the border,
-    centred on the peak of OpenCV's fine-grained saliency. Unlike there, the detector gets what it
-    reads, grey images of 8 bits: each image is stretched over its own range, where the authors pass
-    normalised floats, whose bytes OpenCV then takes for pixels. Every batch is mixed; on CIFAR the
+    centered on the peak of OpenCV's fine-grained saliency. Unlike there, the detector gets what it
+    reads, gray images of 8 bits: each image is stretched over its own range, where the authors pass
+    normalized floats, whose bytes OpenCV then takes for pixels. Every batch is mixed; on CIFAR the
     authors mix half of them.
 
     Args:
@@ -42,20 +41,20 @@ class SaliencyMix(Mixer):
         self.peak = peak
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         height, width = images.shape[-2:]
         side_ratio = math.sqrt(1.0 - rng.beta(self.alpha, self.alpha))
         sources = images.flip(0) if self.peak == "each" else images[-1:]
-        peaks = fine_grained_saliency(grey_levels(sources)).flatten(1).argmax(dim=1)
+        peaks = fine_grained_saliency(gray_levels(sources)).flatten(1).argmax(dim=1)
         rows = _near(peaks // width, height, side_ratio)
         columns = _near(peaks % width, width, side_ratio)
         return mix_by_mask(images, labels, rows[:, :, None] & columns[:, None, :])
 
 
-def grey_levels(images: Tensor) -> Tensor:
-    """Grey images stretched over the whole numbers from 0 to 255.
+def gray_levels(images: Tensor) -> Tensor:
+    """Gray images stretched over the whole numbers from 0 to 255.
 
     Args:
         images: ``(B, C, H, W)``; three channels are red, green and blue.
@@ -65,60 +64,60 @@ def grey_levels(images: Tensor) -> Tensor:
     """
     if images.shape[1] == 3:
         red, green, blue = images.float().unbind(dim=1)
-        grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+        gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     else:
-        grey = images.float().mean(dim=1)
-    grey = grey - grey.amin(dim=(1, 2), keepdim=True)
-    highest = grey.amax(dim=(1, 2), keepdim=True)
-    return (255 * grey / torch.where(highest > 0, highest, 1.0)).round()
+        gray = images.float().mean(dim=1)
+    gray = gray - gray.amin(dim=(1, 2), keepdim=True)
+    highest = gray.amax(dim=(1, 2), keepdim=True)
+    return (255 * gray / torch.where(highest > 0, highest, 1.0)).round()
 
 
-def fine_grained_saliency(grey: Tensor) -> Tensor:
-    """Centre-surround differences over six neighbourhoods (Montabone and Soto, 2010).
+def fine_grained_saliency(gray: Tensor) -> Tensor:
+    """Centre-surround differences over six neighborhoods (Montabone and Soto, 2010).
 
     As OpenCV's ``StaticSaliencyFineGrained``: twice smoothed; how much each pixel is brighter (on)
-    or darker (off) than the mean of its neighbourhood without it, cut to whole numbers and summed;
+    or darker (off) than the mean of its neighborhood without it, cut to whole numbers and summed;
     both sums scaled to 255 and added. OpenCV's result is 8 bits wide and overflows where on and off
     together pass 255; this one does not.
 
     Args:
-        grey: ``(B, H, W)`` float32, whole numbers from 0 to 255; at least 2 x 2 pixels.
+        gray: ``(B, H, W)`` float32, whole numbers from 0 to 255; at least 2 x 2 pixels.
 
     Returns:
         ``(B, H, W)`` float32, from 0 to 510.
     """
-    height, width = grey.shape[1:]
-    grey = _smooth(_smooth(grey))
-    integral = F.pad(grey.long().cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))
-    on, off = torch.zeros_like(grey), torch.zeros_like(grey)
-    for reach in NEIGHBOURHOODS:
-        top, bottom = _span(height, reach, grey.device)
-        left, right = _span(width, reach, grey.device)
+    height, width = gray.shape[1:]
+    gray = _smooth(_smooth(gray))
+    integral = F.pad(gray.long().cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))
+    on, off = torch.zeros_like(gray), torch.zeros_like(gray)
+    for reach in NEIGHBORHOODS:
+        top, bottom = _span(height, reach, gray.device)
+        left, right = _span(width, reach, gray.device)
         strips = integral[:, bottom] - integral[:, top]
         others = (bottom - top)[:, None] * (right - left) - 1
-        surround = (strips[:, :, right] - strips[:, :, left] - grey) / others.clamp(min=1)
-        on += (grey - surround).clamp(min=0).floor()
-        off += (surround - grey).clamp(min=0).floor()
+        surround = (strips[:, :, right] - strips[:, :, left] - gray) / others.clamp(min=1)
+        on += (gray - surround).clamp(min=0).floor()
+        off += (surround - gray).clamp(min=0).floor()
     return _to_255(on) + _to_255(off)
 
 
-def _near(centre: Tensor, length: int, ratio: float) -> Tensor:
+def _near(center: Tensor, length: int, ratio: float) -> Tensor:
     """Along one axis, the pixels of boxes around their centres: ``(B, L)`` bool."""
     half = int(length * ratio) // 2
-    offset = torch.arange(length, device=centre.device) - centre[:, None]
+    offset = torch.arange(length, device=center.device) - center[:, None]
     return (offset >= -half) & (offset < half)
 
 
-def _smooth(grey: Tensor) -> Tensor:
+def _smooth(gray: Tensor) -> Tensor:
     """The binomial 3 x 3 filter, rounded; mirrored at the border without repeating it."""
-    padded = F.pad(grey[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    padded = F.pad(gray[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     total = rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
     return (total / 16 + 0.5).floor()
 
 
 def _span(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Along one axis, where each pixel's neighbourhood begins and ends; OpenCV's lies lower."""
+    """Along one axis, where each pixel's neighborhood begins and ends; OpenCV's lies lower."""
     pixel = torch.arange(length, device=device)
     return (pixel - reach + 1).clamp(min=0), (pixel + reach + 1).clamp(max=length)
 

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import one_of
+from smmix_pl.checks import one_of, probability
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, Regions, blend
-from smmix_pl.mixing.checks import probability
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, Regions, blend
 from smmix_pl.mixing.mixup import Mixup
 from smmix_pl.mixing.regions import (
     Side,
@@ -45,7 +44,7 @@ class SMMix(Mixer):
             paper).
         fine_grained: Carry what the fine-grained label loss needs.
         consistency: Carry what the consistency loss needs.
-        motivate_prob: Share of the SMMix batches that the model motivates, in [0, 1]; the others
+        guide_prob: Share of the SMMix batches that the model motivates, in [0, 1]; the others
             take random regions without consistency, at the price of CutMix (not in the paper).
     """
 
@@ -59,7 +58,7 @@ class SMMix(Mixer):
         per_sample_side: bool = False,
         fine_grained: bool = True,
         consistency: bool = True,
-        motivate_prob: float = 1.0,
+        guide_prob: float = 1.0,
     ) -> None:
         if not 0 < min_side_ratio <= max_side_ratio < 1:
             raise InputError(
@@ -75,10 +74,10 @@ class SMMix(Mixer):
         self.per_sample_side = per_sample_side
         self.fine_grained = fine_grained
         self.consistency = self.reads_logits = consistency
-        self.motivate_prob = probability("SMMix's motivate_prob", motivate_prob)
+        self.guide_prob = probability("SMMix's guide_prob", guide_prob)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
@@ -90,7 +89,12 @@ class SMMix(Mixer):
         return self.mix_regions(images, labels, model, int(rng.integers(low, high + 1)), rng)
 
     def mix_regions(
-        self, images: Tensor, labels: Tensor, model: Motivator, side: Side, rng: np.random.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        model: GuideModel,
+        side: Side,
+        rng: np.random.Generator,
     ) -> Mixed:
         """The SMMix branch at a given region side.
 
@@ -102,9 +106,9 @@ class SMMix(Mixer):
             rng: Places random regions; max-min regions of every batch draw nothing.
         """
         batch, grid = len(images), model.grid
-        motivated = self.motivate_prob == 1 or rng.random() < self.motivate_prob
-        max_min = motivated and self.region_choice == "max-min"
-        consistency = motivated and self.consistency
+        guided = self.guide_prob == 1 or rng.random() < self.guide_prob
+        max_min = guided and self.region_choice == "max-min"
+        consistency = guided and self.consistency
         if max_min or consistency:
             guide = model.guide(images)
         if max_min:
@@ -118,7 +122,7 @@ class SMMix(Mixer):
         if batch % 2:  # the middle image is its own source: pasted in place, it stays as it is
             origin[batch // 2] = to[batch // 2]
 
-        lam = target_share(side, grid)
+        lam = target_fraction(side, grid)
         if isinstance(lam, Tensor):
             lam = lam.to(images.device, non_blocking=True)
         teacher_logits = None
@@ -138,7 +142,7 @@ class SMMix(Mixer):
         )
 
 
-def target_share(side: Side, grid: tuple[int, int]) -> float | Tensor:
+def target_fraction(side: Side, grid: tuple[int, int]) -> float | Tensor:
     """Lam = (N - r^2) / N, the target image's share of the tokens (1 - lambda in the paper).
 
     Returns:

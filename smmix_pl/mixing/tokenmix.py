@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smmix_pl.checks import probability
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
-from smmix_pl.mixing.checks import probability
-from smmix_pl.mixing.masks import attended_share, mix_by_mask
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
+from smmix_pl.mixing.masks import attended_fraction, mix_by_mask
 from smmix_pl.mixing.mixup import Mixup
 
 MAX_ASPECT = 1 / 0.3
@@ -43,7 +43,7 @@ class TokenMix(Mixer):
         switch_prob: float = 0.5,
         mixup_alpha: float = 0.8,
         source_share: float = 112 / 196,
-        teacher: Motivator | None = None,
+        teacher: GuideModel | None = None,
     ) -> None:
         if not 0 < source_share < 1:
             raise InputError(f"TokenMix's source_share is {source_share}; it must be in (0, 1)")
@@ -53,7 +53,7 @@ class TokenMix(Mixer):
         self.teacher = teacher
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
@@ -65,8 +65,8 @@ class TokenMix(Mixer):
         if self.teacher is None:
             return mixed
         activation = self.teacher.guide(images).attention
-        of_target = attended_share(activation, mask)
-        of_source = 1.0 - attended_share(activation.flip(0), mask)
+        of_target = attended_fraction(activation, mask)
+        of_source = 1.0 - attended_fraction(activation.flip(0), mask)
         lam = of_target / (of_target + of_source)
         return replace(mixed, labels=blend(labels, lam), lam=lam)
 

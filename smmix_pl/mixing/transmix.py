@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.mixing.base import Mixed, Mixer, Motivator, blend
-from smmix_pl.mixing.checks import probability
+from smmix_pl.checks import probability
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 from smmix_pl.mixing.cutmix import CutMix
-from smmix_pl.mixing.masks import attended_share, mix_by_mask
+from smmix_pl.mixing.masks import attended_fraction, mix_by_mask
 from smmix_pl.mixing.mixup import Mixup
 
 
@@ -20,7 +20,7 @@ class TransMix(Mixer):
     class token's attention, in the last block of the mixed images' own training pass, that falls on
     the target image. As in the authors' code (Beckschen/TransMix, `transmix.py`): the paper takes
     the attention share alone, the code the mean of both; the box comes to the tokens by nearest
-    neighbours; no gradient flows through the attention.
+    neighbors; no gradient flows through the attention.
 
     Args:
         switch_prob: Probability of CutMix rather than Mixup, drawn once per batch; in [0, 1]. The
@@ -40,7 +40,7 @@ class TransMix(Mixer):
         self.cutmix = CutMix(cutmix_alpha)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, model: Motivator, rng: np.random.Generator
+        self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
         """Mix one batch; see `Mixer`."""
         if rng.random() >= self.switch_prob:
@@ -52,6 +52,6 @@ class TransMix(Mixer):
         mixed = mix_by_mask(images, labels, mask)
 
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
-            return blend(labels, (mixed.lam + attended_share(attention, mask)) / 2)
+            return blend(labels, (mixed.lam + attended_fraction(attention, mask)) / 2)
 
         return replace(mixed, attentive_labels=attentive_labels, notes={"branch": 1.0})

@@ -8,28 +8,22 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
-import timm
 import torch
 from timm.layers import to_2tuple
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smmix_pl.checks import in_range, one_of
-from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.checks import one_of
+from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Guide, Queries
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
-from smmix_pl.models.motivation import find_short_pass, vit_map
-from smmix_pl.spans import span
-
-ImageSize = tuple[int, int]
-"""Rows and columns."""
+from smmix_pl.models.guide import find_short_pass, vit_map
+from smmix_pl.models.timm_model import ImageSize, args_for_any_size, create_timm_model, token_grid
+from smmix_pl.step_timer import span
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SOURCES_OF_WEIGHTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments of timm's that name files of weights, which some versions of it unpickle."""
 
 
 class Features(NamedTuple):
@@ -100,7 +94,7 @@ class Backbone(nn.Module):
         one_of("model.guide_mode", guide_mode, ("eval", "train"))
         model_args = model_args or {}
         if guide_size is not None:
-            model_args = _for_any_size(name) | model_args
+            model_args = args_for_any_size(name) | model_args
         self.model, _ = create_timm_model(name, num_classes, image_size, pretrained, model_args)
         self.queries = attention
         self.guide_precision = guide_precision
@@ -140,7 +134,7 @@ class Backbone(nn.Module):
         """One forward pass over images ``(B, C, H, W)``.
 
         Args:
-            images: Normalised images.
+            images: Normalized images.
             with_attention: Also read the attention map, for which the last block runs unfused.
         """
         self._choose_kernels(images)
@@ -175,7 +169,7 @@ class Backbone(nn.Module):
             images = F.interpolate(images, self.guide_size, mode="bilinear", antialias=True)
         # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
         # makes of a guide may go into a loss.
-        mode = evaluating(self.model) if self.guide_mode == "eval" else nullcontext()
+        mode = eval_mode(self.model) if self.guide_mode == "eval" else nullcontext()
         with span("motivate"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             self._choose_kernels(images)
             # The short pass leaves out what its last block drops in train mode
@@ -213,8 +207,8 @@ class Backbone(nn.Module):
     def _normalised(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B, N, D)`` after the final norm.
 
-        Models that average their tokens first normalise the average, in the head or before it;
-        their region tokens are normalised one by one, by the same norm.
+        Models that average their tokens first normalize the average, in the head or before it;
+        their region tokens are normalized one by one, by the same norm.
         """
         head = getattr(self.model, "head", None)
         norm = getattr(self.model, "fc_norm", None) or getattr(head, "norm", None)
@@ -294,7 +288,7 @@ class Backbone(nn.Module):
         channels = self.model.pretrained_cfg["input_size"][0]
         images = torch.empty(1, channels, *image_size, device="meta")
         view = _ForwardFeatures(self.model)
-        with evaluating(self.model), torch.no_grad(), self.tap.record() as maps:
+        with eval_mode(self.model), torch.no_grad(), self.tap.record() as maps:
             try:
                 features = torch.func.functional_call(view, meta, images)
             except (AssertionError, RuntimeError, ValueError) as error:
@@ -304,7 +298,7 @@ class Backbone(nn.Module):
             raise InputError(f"{name} gives no image tokens for the token head to read")
         tokens = self._image_tokens(features)
         stride = self.model.feature_info[-1]["reduction"]
-        grid = _token_grid(name, stride, tokens.shape[1], image_size)
+        grid = token_grid(name, stride, tokens.shape[1], image_size)
         prefix = maps[-1].shape[-1] - tokens.shape[1]
         if maps[-1].ndim != 4 or len(maps[-1]) != 1 or prefix not in (0, self._prefix_tokens):
             raise InputError(
@@ -342,7 +336,7 @@ class _ForwardFeatures(nn.Module):
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode for the length of a ``with`` block; then every submodule's own mode is back."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -351,92 +345,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def create_timm_model(
-    name: str, num_classes: int, image_size: ImageSize, pretrained: bool, args: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """`timm.create_model` with errors that name the mend.
-
-    Returns:
-        The model, and the arguments that make it again.
-
-    Raises:
-        InputError: timm does not know the model, or the model not the arguments.
-    """
-    if not timm.is_model(name):
-        near = did_you_mean(name, timm.list_models())
-        raise InputError(f"timm knows no model named {name!r}; {near}")
-    for source in SOURCES_OF_WEIGHTS:
-        if args.get(source):
-            raise InputError(
-                f"backbone_args.{source} is {args[source]!r}, and timm would open what it names; "
-                "give the file as model.init_from, so that no code in it is run"
-            )
-    if args.get("num_classes", num_classes) != num_classes:
-        raise InputError(
-            f"model.backbone_args sets num_classes to {args['num_classes']}, which comes from the "
-            f"data ({num_classes}); take it out"
-        )
-    if isinstance(rate := args.get("drop_path_rate"), int | float):
-        in_range("model.backbone_args.drop_path_rate", rate, 0, 1)
-    if args.get("global_pool") == "":
-        raise InputError(
-            "model.backbone_args.global_pool is empty, which leaves no class logits; take it out"
-        )
-    args = {"num_classes": num_classes, "img_size": image_size} | args
-    try:
-        return _created(name, pretrained, args)
-    except (OSError, RuntimeError) as error:  # no such tag, no such weights, or no way to them
-        raise InputError(
-            f"timm cannot make {name} with pretrained={pretrained}: {error}; "
-            + (
-                "leave out model.pretrained, or give a file as model.init_from"
-                if pretrained
-                else "set model.backbone_args or data.image_size"
-            )
-        ) from error
-    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _refused(name, args, error) from error
-
-
-def _created(name: str, pretrained: bool, args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model and its arguments, without ``img_size`` where it takes images of any size."""
-    try:
-        return timm.create_model(name, pretrained=pretrained, **args), args
-    except TypeError as error:
-        if "img_size" not in args or "img_size" not in str(error):
-            raise
-        return _created(name, pretrained, {k: v for k, v in args.items() if k != "img_size"})
-
-
-def _for_any_size(name: str) -> dict[str, Any]:
-    """The argument with which a timm model of some families takes images of other sizes as well."""
-    try:
-        with torch.device("meta"):
-            timm.create_model(name, dynamic_img_size=True)
-    except (TypeError, RuntimeError):  # no such argument, or no such model
-        return {}
-    return {"dynamic_img_size": True}
-
-
-def _token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> ImageSize:
-    """The grid of tokens, each ``stride`` pixels wide and high."""
-    height, width = image_size
-    grid = (height // stride, width // stride)
-    if height % stride or width % stride:
-        near = " x ".join(str(max(1, round(side / stride)) * stride) for side in image_size)
-        raise InputError(
-            f"image size {height} x {width} is not a whole number of {name}'s patches of {stride} "
-            f"pixels; the nearest that is: {near}"
-        )
-    if grid[0] * grid[1] != tokens:
-        raise InputError(
-            f"{name} cannot train with SMMix: it gives {tokens} image tokens where its "
-            f"{grid[0]} x {grid[1]} grid has {grid[0] * grid[1]}, and the token head needs each one"
-        )
-    return grid
-
-
-def _refused(name: str, args: dict[str, Any], error: Exception) -> InputError:
-    return InputError(f"timm's {name} refuses {args}: {error}; set model.backbone_args")

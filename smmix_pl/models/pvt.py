@@ -32,7 +32,7 @@ POOLS = ("token", "avg", "")
 
 
 class PatchEmbed(nn.Module):
-    """Patches to normalised tokens, section 3.2 of the paper."""
+    """Patches to normalized tokens, section 3.2 of the paper."""
 
     def __init__(self, patch_size: int, in_chans: int, dim: int) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class PyramidVisionTransformer(nn.Module):
         return x, to_map(x, grid)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the last stage's normalised tokens ``(B, P + N, D)``, class first."""
+        """``(B, C, H, W)`` to the last stage's normalized tokens ``(B, P + N, D)``, class first."""
         self._checked((x.shape[2], x.shape[3]))
         for stage in range(self.num_stages):
             tokens, x = self._stage(stage, x)

@@ -3,9 +3,9 @@
 640 x 480 pixels on screen, the size of a W&B panel, and sharp as SVG in a paper.
 """
 
-from smmix_pl.plots.calibration import reliability_curves, reliability_diagram
-from smmix_pl.plots.mixing import MixedExample, mixing_figure
-from smmix_pl.plots.robustness import accuracy_curves, accuracy_heatmap, score_histograms
+from smmix_pl.plots.accuracy_curves import accuracy_curves, accuracy_heatmap, score_histograms
+from smmix_pl.plots.mixing_figure import MixedExample, mixing_figure
+from smmix_pl.plots.reliability_diagram import reliability_curves, reliability_diagram
 
 __all__ = [
     "MixedExample",

@@ -33,6 +33,6 @@ def short(name: str, length: int) -> str:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and marker of the index-th line; both differ, for those who see or print no colour."""
-    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-    return {"color": colours[index % len(colours)], "marker": MARKERS[index % len(MARKERS)]}
+    """Color and marker of the index-th line; both differ, for those who see or print no color."""
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    return {"color": colors[index % len(colors)], "marker": MARKERS[index % len(MARKERS)]}

@@ -1,6 +1,6 @@
 """White-box attacks within a few pixel values: FGSM and PGD.
 
-B batch, C channels, H W pixels. Images are normalised; steps and limits are in pixel values of 255.
+B batch, C channels, H W pixels. Images are normalized; steps and limits are in pixel values of 255.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Model = Callable[[Tensor], Tensor]
 
 
 class PixelScale(NamedTuple):
-    """Pixel values in the units of normalised images; each ``(C, 1, 1)``.
+    """Pixel values in the units of normalized images; each ``(C, 1, 1)``.
 
     Attributes:
         step: The size of one of 255 steps.
@@ -30,7 +30,7 @@ class PixelScale(NamedTuple):
 
 
 def pixel_scale(mean: Sequence[float], std: Sequence[float], like: Tensor) -> PixelScale:
-    """The scale of images that were normalised with these means and deviations."""
+    """The scale of images that were normalized with these means and deviations."""
     shift, spread = (like.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
     return PixelScale(1 / (255 * spread), -shift / spread, (1 - shift) / spread)
 
@@ -55,7 +55,7 @@ def pgd(
 
     Args:
         model: From images to logits; differentiable.
-        images: ``(B, C, H, W)``, normalised.
+        images: ``(B, C, H, W)``, normalized.
         classes: True classes, ``(B,)``.
         eps: The result is at most so many pixel values away from the images, in each channel.
         scale: Of the images.

@@ -75,7 +75,7 @@ def brightness(images: Tensor, added: float, _: Generators) -> Tensor:
 
 
 def saturate(images: Tensor, linear: tuple[float, float], _: Generators) -> Tensor:
-    """The saturation of HSV under a linear map, at the same hue and value; grey has red's hue."""
+    """The saturation of HSV under a linear map, at the same hue and value; gray has red's hue."""
     factor, added = linear
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)

@@ -93,13 +93,13 @@ def holes(order: Tensor, ratio: float, image_size: Grid, shift: bool = False) ->
 
 
 def filling(fill: Fill, images: Tensor, patch: int, seed: int, places: Sequence[int]) -> Tensor:
-    """What is seen through the holes; broadcasts over normalised images ``(B, C, H, W)``.
+    """What is seen through the holes; broadcasts over normalized images ``(B, C, H, W)``.
 
     Args:
         fill: ``zero`` is 0 after normalisation, the published protocol; ``mean`` each image's own
-            mean colour; ``noise`` standard normal; ``blur`` the image under a Gaussian of half a
+            mean color; ``noise`` standard normal; ``blur`` the image under a Gaussian of half a
             patch.
-        images: Normalised images.
+        images: Normalized images.
         patch: Side of a patch in pixels.
         seed: Of the noise.
         places: Each image's index in its data set.

@@ -1,0 +1,1 @@
+"""Callbacks that measure a model during validation and test."""

@@ -1,0 +1,1 @@
+"""The command line: `smmix` and `lightning`, two names for one program."""

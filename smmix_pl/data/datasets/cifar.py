@@ -1,0 +1,81 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), through torchvision."""
+
+from typing import ClassVar
+
+from torchvision import datasets
+
+from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.io.download import Archive
+from smmix_pl.data.transforms import Transform
+from smmix_pl.data.validation import Sizes
+from smmix_pl.errors import InputError
+
+
+class CIFAR10(ImageData):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels in 10 classes.
+
+    The test images also serve validation, as in the papers; ``held_out`` keeps a part of train for
+    it instead. Arguments: see `ImageData`.
+    """
+
+    own_mean = (0.4914, 0.4822, 0.4465)
+    own_std = (0.2470, 0.2435, 0.2616)
+    source: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
+    archives = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            gives="cifar-10-batches-py",
+        ),
+    )
+    sizes = Sizes(50_000, 10_000, 10_000)
+
+    def find_classes(self) -> list[str]:
+        """The ten classes in their official order."""
+        return CIFAR10_CLASSES.split()
+
+    def images(self, split: Split, transform: Transform) -> Images:
+        """The official train part, or the official test part for validation and test."""
+        try:
+            return self.source(str(self.root), train=split == "train", transform=transform)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.root} does not hold {self.source.__name__} ({self.source.base_folder}); "
+                "point data.root at its folder or set data.download to true"
+            ) from error
+
+
+class CIFAR100(CIFAR10):
+    """CIFAR-100: as CIFAR-10, with 500 training images in each of 100 classes.
+
+    Arguments: see `ImageData`.
+    """
+
+    own_mean = (0.5071, 0.4865, 0.4409)
+    own_std = (0.2673, 0.2564, 0.2762)
+    source = datasets.CIFAR100
+    archives = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            gives="cifar-100-python",
+        ),
+    )
+
+    def find_classes(self) -> list[str]:
+        """The hundred fine classes in their official order, which is alphabetical."""
+        return CIFAR100_CLASSES.split()
+
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+
+CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""

@@ -1,0 +1,44 @@
+"""CUB-200-2011: birds."""
+
+from smmix_pl.data.datamodule import Split
+from smmix_pl.data.file_data import FileData
+from smmix_pl.data.io.download import Archive
+from smmix_pl.data.io.file_lists import Samples, read_table, unpacked
+from smmix_pl.data.validation import Sizes
+
+
+class CUB(FileData):
+    """CUB-200-2011 (Wah et al., 2011): 200 bird species, 5,994 training and 5,794 test images.
+
+    ``root`` holds ``CUB_200_2011/`` with its lists ``images.txt``, ``image_class_labels.txt``,
+    ``train_test_split.txt``, ``classes.txt`` and ``images/``. Arguments: see `ImageData`.
+    """
+
+    archives = (
+        Archive(
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            "97eceeb196236b17998738112f37df78",
+            gives="CUB_200_2011",
+        ),
+    )
+    sizes = Sizes(5994, 5794, 5794)
+
+    def find_classes(self) -> list[str]:
+        """The species: ``001.Black_footed_Albatross`` becomes Black footed Albatross."""
+        self.folder = unpacked(self.root, "CUB_200_2011")
+        return [name.split(".", 1)[-1].replace("_", " ") for name in self._table("classes.txt")]
+
+    def samples(self, split: Split) -> Samples:
+        """The official split."""
+        is_train = self._table("train_test_split.txt")
+        labels = self._table("image_class_labels.txt")
+        wanted = "1" if split == "train" else "0"
+        return [
+            (str(self.folder / "images" / name), int(label) - 1)
+            for name, label, train in zip(self._table("images.txt"), labels, is_train, strict=True)
+            if train == wanted
+        ]
+
+    def _table(self, name: str) -> list[str]:
+        """The second column of a list, in the order of the first, which counts from 1."""
+        return [value for _, value in read_table(self.folder / name, 2, " ")]

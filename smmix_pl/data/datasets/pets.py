@@ -1,0 +1,50 @@
+"""Oxford-IIIT Pets."""
+
+from typing import Literal
+
+from smmix_pl.data.datamodule import Split
+from smmix_pl.data.file_data import FileData
+from smmix_pl.data.io.download import Archive
+from smmix_pl.data.io.file_lists import Samples, read_table, unpacked
+from smmix_pl.data.validation import Sizes
+
+
+class OxfordPets(FileData):
+    """Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds, 3,680 training and 3,669 test images.
+
+    ``root`` holds ``images/`` and ``annotations/`` as the owner's archives unpack, or
+    ``oxford-iiit-pet/`` with them, as torchvision has it; its lists are read here because
+    torchvision's reader decodes an image before it gives a label. Arguments: see `ImageData`.
+    """
+
+    archives = (
+        Archive(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            gives="images",
+            inside="oxford-iiit-pet",
+        ),
+        Archive(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            "95a8c909bbe2e81eed6a22bccdf3f68f",
+            gives="annotations",
+            inside="oxford-iiit-pet",
+        ),
+    )
+    sizes = Sizes(3680, 3669, 3669)
+
+    def find_classes(self) -> list[str]:
+        """The breeds: ``american_bulldog_1`` becomes American Bulldog."""
+        self.folder = unpacked(self.root, "oxford-iiit-pet", flat="annotations")
+        breeds = {label: name.rsplit("_", 1)[0] for name, label in self._list("trainval")}
+        return [breeds[label].replace("_", " ").title() for label in sorted(breeds)]
+
+    def samples(self, split: Split) -> Samples:
+        """The official split."""
+        images = self.folder / "images"
+        part: Literal["trainval", "test"] = "trainval" if split == "train" else "test"
+        return [(str(images / f"{name}.jpg"), label) for name, label in self._list(part)]
+
+    def _list(self, part: Literal["trainval", "test"]) -> list[tuple[str, int]]:
+        rows = read_table(self.folder / "annotations" / f"{part}.txt", columns=4)
+        return [(name, int(label) - 1) for name, label, *_ in rows]

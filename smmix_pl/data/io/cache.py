@@ -1,0 +1,75 @@
+"""Decoded images kept in memory, shared by a loader's workers."""
+
+import mmap
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from smmix_pl.data.io.images import UNREADABLE, BadImage, Source, bad_image, open_image, to_rgb
+from smmix_pl.errors import InputError
+
+
+class PixelCache:
+    """RGB pixels of many images; each is decoded when first asked for and then kept.
+
+    The memory is one anonymous shared mapping made before the workers are forked: what one worker
+    decodes, all have. Two that decode the same image at once write the same bytes. Pages are only
+    taken when written to. Every rank of a distributed run has its own.
+
+    Args:
+        sources: Where the images are; their headers are read here, for their sizes.
+
+    Raises:
+        InputError: They would take more than half of this machine's memory.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+        sizes = [_size(source) for source in sources]
+        self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self.starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
+        needed = int(self.starts[-1])
+        _check_memory(needed)
+        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, needed)), dtype=np.uint8)
+        self.decoded = np.frombuffer(mmap.mmap(-1, max(1, len(sources))), dtype=np.bool_)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """One image.
+
+        Raises:
+            BadImage: It cannot be read.
+        """
+        width, height = self.sizes[index]
+        kept = self.pixels[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
+        if not self.decoded[index]:
+            kept[:] = _decode(self.sources[index])
+            self.decoded[index] = True
+        return Image.fromarray(kept)
+
+
+def _size(source: Source) -> tuple[int, int]:
+    """Width and height by the header; nothing for a bad file, which tells itself when decoded."""
+    try:
+        with open_image(source) as image:
+            return image.size
+    except BadImage:
+        return (0, 0)
+
+
+def _decode(source: Source) -> np.ndarray:
+    with open_image(source) as image:
+        try:
+            return np.asarray(to_rgb(image))
+        except UNREADABLE as error:
+            raise bad_image(source, error) from error
+
+
+def _check_memory(needed: int) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory // 2:
+        raise InputError(
+            f"the decoded images would take {needed / 1e9:.1f} GB of this machine's "
+            f"{memory / 1e9:.1f} GB of memory; set data.cache to false"
+        )

@@ -1,0 +1,1 @@
+"""Metric names, comparisons, reports and dashboards of finished runs."""

@@ -1,0 +1,65 @@
+"""Patch shuffling: whole tiles, each somewhere once."""
+
+import pytest
+import torch
+from helpers.digits import accuracy, digits, found_on_digits, quiet_trainer, whole_test_set
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smmix_pl import InputError
+from smmix_pl.callbacks import PatchShuffle
+from smmix_pl.robustness.patches import random_order, shuffle_patches
+
+sides = st.integers(1, 5)
+
+
+def shuffled_by_loop(images, order):
+    batch, rows, columns = order.shape
+    h, w = images.shape[2] // rows, images.shape[3] // columns
+    result = torch.empty_like(images)
+    for b in range(batch):
+        for r in range(rows):
+            for c in range(columns):
+                y, x = divmod(int(order[b, r, c]), columns)
+                tile = images[b, :, y * h : (y + 1) * h, x * w : (x + 1) * w]
+                result[b, :, r * h : (r + 1) * h, c * w : (c + 1) * w] = tile
+    return result
+
+
+@given(sides, sides, st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**31 - 1))
+def test_shuffling_is_the_loop_and_its_inverse_undoes_it(rows, columns, h, w, seed):
+    images = torch.arange(2.0 * 3 * rows * h * columns * w).view(2, 3, rows * h, columns * w)
+    order = random_order((rows, columns), seed, [4, 5])
+    moved = shuffle_patches(images, order)
+    assert torch.equal(moved, shuffled_by_loop(images, order))
+    inverse = order.flatten(1).argsort(dim=1).view_as(order)
+    assert torch.equal(shuffle_patches(moved, inverse), images)
+
+
+def test_callback_measures_the_shuffled_images_of_the_grids_that_fit(tiny_module):
+    callback = PatchShuffle(seed=3)
+    found = found_on_digits(tiny_module, callback)
+    assert {n for n in found if "shuffle" in n} == {f"test/shuffle_{n}" for n in (2, 4, 8)}
+    images, classes = whole_test_set()
+    for side in (2, 4, 8):  # 14 does not divide 32
+        moved = shuffle_patches(images, random_order((side, side), 3, range(359)))
+        expected = accuracy(tiny_module, moved, classes)
+        assert found[f"test/shuffle_{side}"] == pytest.approx(expected, abs=1 / 359)
+    curve = callback.found.curves["shuffle"]
+    assert curve.x == [0, 2, 4, 8]
+    assert curve.y[0] == pytest.approx(found["test/top1"])
+
+
+def test_published_grids_all_fit_images_of_224():
+    assert not any(224 % side for side in (2, 4, 8, 14))
+
+
+@pytest.mark.parametrize("grid", [3, 64, 0, -2])
+def test_a_grid_that_does_not_divide_is_refused(tiny_module, grid):
+    with pytest.raises(InputError, match=f"grid of {grid} x {grid} does not divide"):
+        quiet_trainer(PatchShuffle([2, grid])).test(tiny_module, digits(), verbose=False)
+
+
+def test_no_grids_are_refused():
+    with pytest.raises(InputError, match="no grids"):
+        PatchShuffle([])

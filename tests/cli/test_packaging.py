@@ -1,0 +1,27 @@
+"""What an install that is not editable gives."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_wheel_holds_package_recipes_and_programs(tmp_path):
+    subprocess.run(
+        [sys.executable, *("-m", "pip", "wheel", "--no-deps", "--no-build-isolation"), ROOT],
+        cwd=tmp_path,
+        check=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
+        programs = archive.read(entry_points).decode()
+    for folder, pattern in (("smmix_pl", "*.py"), ("configs", "*.yaml")):
+        for path in (ROOT / folder).rglob(pattern):
+            inside = path.relative_to(ROOT).as_posix()
+            assert inside.replace("configs/", "smmix_pl/configs/") in names, inside
+    assert "lightning = smmix_pl.cli.main:main" in programs
+    assert "smmix = smmix_pl.cli.main:main" in programs

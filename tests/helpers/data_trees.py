@@ -1,0 +1,196 @@
+"""Tiny data sets in the layouts that their owners' archives unpack to: real JPEG files."""
+
+import json
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+from smmix_pl.data.datasets.corrupted import CORRUPTIONS
+
+
+@cache
+def jpeg(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A JPEG of random colors, width and height given."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def put(file: Path, content: bytes | str | None = None) -> Path:
+    """Write a file, a JPEG unless told otherwise, and the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        file.write_bytes(jpeg() if content is None else content)
+    return file
+
+
+def class_tree(root: Path, names, per_class: int = 2, suffix: str = ".JPEG") -> Path:
+    """Class folders of JPEGs."""
+    for name in names:
+        for index in range(per_class):
+            put(root / name / f"{name}_{index}{suffix}", jpeg(index))
+    return root
+
+
+def cub(root: Path) -> Path:
+    """Three species of two training images and one test image."""
+    folder = root / "CUB_200_2011"
+    species = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross"]
+    rows = [(s, f"{name}/{name[4:]}_{i}.jpg") for s, name in enumerate(species) for i in range(3)]
+    for _, name in rows:
+        put(folder / "images" / name)
+    numbered = list(enumerate(rows, start=1))
+    lists = {
+        "images.txt": [f"{n} {name}" for n, (_, name) in numbered],
+        "image_class_labels.txt": [f"{n} {s + 1}" for n, (s, _) in numbered],
+        "train_test_split.txt": [
+            f"{n} {int(not name.endswith('2.jpg'))}" for n, (_, name) in numbered
+        ],
+        "classes.txt": [f"{s} {name}" for s, name in enumerate(species, start=1)],
+    }
+    for name, lines in lists.items():
+        put(folder / name, "\n".join(lines) + "\n")
+    return root
+
+
+def cars(root: Path, wrapped: str = "stanford_cars") -> Path:
+    """Two models; the original devkit."""
+    folder = root / wrapped
+    kinds = np.dtype([("fname", object), ("class", np.uint8)])
+    parts = {"train": [1, 1, 2], "test": [2, 1]}
+    (folder / "devkit").mkdir(parents=True)
+    files = {
+        "train": folder / "devkit" / "cars_train_annos.mat",
+        "test": folder / "cars_test_annos_withlabels.mat",
+    }
+    for part, labels in parts.items():
+        names = [f"{i:05d}.jpg" for i in range(1, len(labels) + 1)]
+        for name in names:
+            put(folder / f"cars_{part}" / name)
+        rows = np.array(list(zip(names, labels, strict=True)), dtype=kinds)
+        savemat(files[part], {"annotations": rows})
+    names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], dtype=object)
+    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
+    return root
+
+
+def aircraft(root: Path) -> Path:
+    """Two variants, one image of each in train, val and test."""
+    data = root / "fgvc-aircraft-2013b" / "data"
+    put(data / "variants.txt", "707-320\nF-16A/B\n")
+    for number, part in enumerate(("train", "val", "test")):
+        lines = []
+        for label, name in enumerate(("707-320", "F-16A/B")):
+            image = f"{1000000 + 10 * number + label}"
+            put(data / "images" / f"{image}.jpg")
+            lines.append(f"{image} {name}")
+        put(data / f"images_variant_{part}.txt", "\n".join(lines) + "\n")
+    both = [(data / f"images_variant_{part}.txt").read_text() for part in ("train", "val")]
+    put(data / "images_variant_trainval.txt", "".join(both))
+    return root
+
+
+def flowers(root: Path, wrapped: str = "flowers-102") -> Path:
+    """Seven images of three species."""
+    folder = root / wrapped
+    for number in range(1, 8):
+        put(folder / "jpg" / f"image_{number:05d}.jpg")
+    savemat(folder / "imagelabels.mat", {"labels": np.array([[1, 2, 3, 1, 2, 102, 3]])})
+    parts = {
+        "trnid": np.array([[1, 2]]),
+        "valid": np.array([[3, 7]]),
+        "tstid": np.array([[4, 5, 6]]),
+    }
+    savemat(folder / "setid.mat", parts)
+    return root
+
+
+def pets(root: Path, wrapped: str = "oxford-iiit-pet") -> Path:
+    """Two breeds."""
+    folder = root / wrapped
+    lists = {
+        "trainval": ["Abyssinian_1 1 1 1", "american_bulldog_7 2 2 1", "Abyssinian_2 1 1 1"],
+        "test": ["american_bulldog_9 2 2 1"],
+    }
+    for part, lines in lists.items():
+        put(folder / "annotations" / f"{part}.txt", "\n".join(lines) + "\n")
+        for line in lines:
+            put(folder / "images" / f"{line.split()[0]}.jpg")
+    return root
+
+
+def inaturalist(root: Path, year: str = "2018") -> Path:
+    """Two species; the numbers of categories are not in a row."""
+    names = {
+        "train": ["Aves/3/a.jpg", "Aves/3/b.jpg", "Plantae/7/c.jpg"],
+        "val": ["Plantae/7/d.jpg"],
+    }
+    for part, files in names.items():
+        files = [f"train_val{year}/{name}" for name in files]
+        for name in files:
+            put(root / name)
+        entries = {
+            "images": [{"id": n, "file_name": name} for n, name in enumerate(files)],
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": int(name.split("/")[2])}
+                for n, name in enumerate(files)
+            ],
+            "categories": [{"id": 7, "name": "Rosa canina"}, {"id": 3, "name": "Parus major"}],
+        }
+        put(root / f"{part}{year}.json", json.dumps(entries))
+    return root
+
+
+def tiny_imagenet(root: Path) -> Path:
+    """Two classes; ``wnids.txt`` is not sorted, as in the archive."""
+    folder = root / "tiny-imagenet-200"
+    put(folder / "wnids.txt", "n02124075\nn01443537\n")
+    for name in ("n02124075", "n01443537"):
+        for index in range(2):
+            put(folder / "train" / name / "images" / f"{name}_{index}.JPEG")
+        put(folder / "train" / name / f"{name}_boxes.txt", "")
+    rows = ["val_0.JPEG\tn02124075\t0\t0\t9\t9", "val_1.JPEG\tn01443537\t0\t0\t9\t9"]
+    for row in rows:
+        put(folder / "val" / "images" / row.split("\t")[0])
+    put(folder / "val" / "val_annotations.txt", "\n".join(rows) + "\n")
+    put(folder / "test" / "images" / "test_0.JPEG")
+    return root
+
+
+def devkit(root: Path, classes: list[str], truth: list[int]) -> Path:
+    """ImageNet's devkit: leaves numbered from 1, inner nodes after them, and the ground truth."""
+    kinds = [
+        ("ILSVRC2012_ID", object),
+        ("WNID", object),
+        ("words", object),
+        ("num_children", object),
+    ]
+    rows = [(n, name, "words", 0) for n, name in enumerate(classes, start=1)]
+    rows.append((len(classes) + 1, "n00001740", "entity", 2))
+    data = root / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    savemat(data / "meta.mat", {"synsets": np.array(rows, dtype=kinds)})
+    lines = "\n".join(map(str, truth))
+    put(data / "ILSVRC2012_validation_ground_truth.txt", lines + "\n")
+    return root
+
+
+def write_cifar_c(folder, count=10):
+    """Image i is gray of level i % 10, and at severity s the first s of a corruption are wrong."""
+    folder.mkdir(parents=True)
+    labels = np.arange(count) % 10
+    for number, name in enumerate(CORRUPTIONS):
+        levels = np.tile(labels, (5, 1))
+        if number % 2 == 0:
+            for severity in range(1, 6):
+                levels[severity - 1, :severity] += 1
+        pixels = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (5 * count, 32, 32, 3))
+        np.save(folder / f"{name}.npy", pixels.astype(np.uint8))
+    np.save(folder / "labels.npy", np.tile(labels, 5))  # as published: repeated for each severity

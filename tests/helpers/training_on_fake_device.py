@@ -1,0 +1,115 @@
+"""Training and evaluation on a device whose tensors mix with none of the CPU's.
+
+For a process of its own: torch counts its devices at the first backward pass, and never again. So
+test_other_device.py calls this file.
+"""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+
+from helpers.data_trees import write_cifar_c
+from helpers.small_runs import digits, module, trainer
+from smmix_pl import callbacks, mixing
+from smmix_pl.callbacks import EMA
+from smmix_pl.data import CIFAR10C
+from smmix_pl.mixing import Mixer, SMMix
+
+pytest.importorskip("other_device", reason="needs a torch that takes devices written in Python")
+from helpers.fake_device import elsewhere
+
+MIXERS = [
+    made()
+    for made in vars(mixing).values()
+    if isinstance(made, type) and issubclass(made, Mixer) and made is not Mixer
+]
+MIXERS += [
+    SMMix(switch_prob=1),
+    SMMix(switch_prob=1, per_sample_side=True),
+    SMMix(switch_prob=1, region_choice="random"),
+]
+NO_MEASURES = (callbacks.Evaluation, callbacks.ThrottledProgressBar)
+FOR_CERTAIN_SETS = (callbacks.CorruptionError, callbacks.OutlierPrecision)
+CALLBACKS = [
+    made
+    for made in vars(callbacks).values()
+    if isinstance(made, type) and made not in (*NO_MEASURES, *FOR_CERTAIN_SETS)
+]
+
+
+def run(tmp_path, mixer, **arguments):
+    """A little training and validation on the other device, ready to test."""
+    seed_everything(0)
+    settings = {"accelerator": "auto", "max_epochs": 2, "log_every_n_steps": 1}
+    # In inference mode composed operations arrive whole, moves between devices among them
+    settings |= {"inference_mode": False, "limit_test_batches": 2}
+    settings |= {"limit_train_batches": 3, "limit_val_batches": 2}
+    return module(mixer), trainer(tmp_path, **(settings | arguments))
+
+
+def test_a_mixture_of_devices_is_refused():
+    with elsewhere() as strategy:
+        away = torch.ones(3, device=strategy.root_device)
+        assert (2 * away).device == strategy.root_device
+        with pytest.raises(RuntimeError, match="two devices"):
+            away + torch.ones(3)
+        with pytest.raises(TypeError, match="numpy"):
+            away.numpy()
+
+
+@pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
+def test_every_mixer_trains(mixer, tmp_path):
+    with elsewhere() as strategy:
+        model, fit = run(tmp_path, mixer, strategy=strategy, max_epochs=1, limit_val_batches=1)
+        fit.fit(model, digits())
+    assert fit.callback_metrics["train/loss"] > 0
+
+
+def test_every_callback_measures_the_same(tmp_path):
+    with elsewhere() as strategy:
+        callbacks = [callback() for callback in CALLBACKS]
+        model, fit = run(tmp_path / "there", SMMix(), strategy=strategy, callbacks=callbacks)
+        fit.fit(model, digits())
+        [there] = fit.test(model, digits(), verbose=False)
+    callbacks = [callback() for callback in CALLBACKS]
+    model, fit = run(tmp_path / "here", SMMix(), callbacks=callbacks)
+    fit.fit(model, digits())
+    [here] = fit.test(model, digits(), verbose=False)
+    # Attention is fused on the CPU alone, so that a close call can go otherwise: 1 of 128 images
+    assert here == pytest.approx(there, rel=1e-3, abs=0.03)
+    assert len(here) > len(CALLBACKS)
+
+
+def test_scores_of_certain_sets(tmp_path):
+    """Corrupted images, and outliers among images of a subset of the classes."""
+    write_cifar_c(tmp_path / "CIFAR-10-C")
+    corrupted = CIFAR10C(root=str(tmp_path), image_size=16, batch_size=16, num_workers=0)
+
+    class WithOutliers(CIFAR10C):
+        class_subset = list(range(1, 10))  # noqa: RUF012
+        has_outliers = True
+
+    outliers = WithOutliers(
+        corruptions=["fog"], root=str(tmp_path / "o"), image_size=16, batch_size=16, num_workers=0
+    )
+    write_cifar_c(tmp_path / "o" / "CIFAR-10-C")
+    labels = np.tile(np.arange(10), 5)
+    np.save(tmp_path / "o" / "CIFAR-10-C" / "labels.npy", np.where(labels == 0, -1, labels))
+    for data, score in (
+        (corrupted, callbacks.CorruptionError),
+        (outliers, callbacks.OutlierPrecision),
+    ):
+        with elsewhere() as strategy:
+            model, there = run(tmp_path, SMMix(), strategy=strategy, callbacks=[score()])
+            [found] = there.test(model, data, verbose=False)
+        model, here = run(tmp_path, SMMix(), callbacks=[score()])
+        assert here.test(model, data, verbose=False)[0] == pytest.approx(found, abs=1e-3)
+
+
+def test_the_average_motivates(tmp_path):
+    with elsewhere() as strategy:
+        average = EMA(decay=0.9, motivates=True)
+        model, fit = run(tmp_path, SMMix(), strategy=strategy, callbacks=[average])
+        fit.fit(model, digits())
+    assert "val_weights/top1" in fit.callback_metrics

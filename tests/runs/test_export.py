@@ -1,0 +1,185 @@
+"""Weights out, end to end: a run through the command line, the export, timm without smmix_pl."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from helpers.programs import TINY_FLAGS
+from helpers.image_folders import write_image_folder
+from safetensors import safe_open
+
+from smmix_pl import SMMixModule
+from smmix_pl.cli.main import main
+from smmix_pl.runs.export_weights import export
+from smmix_pl.runs.export_weights import main as export_main
+
+PLAIN = "{patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}"
+STAGES = "{embed_dims: [8, 16, 20, 32], num_heads: [1, 2, 2, 4], depths: [1, 1, 1, 2]}"
+SWIN = "{embed_dim: 8, num_heads: [1, 2, 2, 4], depths: [1, 1, 1, 2], window_size: 2}"
+MODELS = {
+    "deit_tiny_patch16_224": (PLAIN, 32),
+    "cait_xxs24_224": (PLAIN, 32),
+    "pvt_v2_b0": (STAGES, 64),
+    "swin_tiny_patch4_window7_224": (SWIN, 64),
+    "pvt_tiny": (STAGES, 64),
+}
+IMAGES = {side: torch.randn(3, 3, side, side) for side in (32, 64)}
+
+
+def trained(name, folder, imagenet_folder, *flags):
+    """A checkpoint of a short run through the command line."""
+    args, side = MODELS[name]
+    config = ["--config", "deit_t.yaml", "--config", str(folder / "own.yaml")]
+    (folder / "own.yaml").write_text(
+        f"model: {{backbone: {name}, backbone_args: {args}}}\ntrainer: {{callbacks: null}}\n"
+    )
+    words = [word for word in TINY_FLAGS if "backbone" not in word and "image_size" not in word]
+    words += [f"--data.image_size={side}", f"--data.root={imagenet_folder}", "--data.batch_size=4"]
+    words += [
+        "--trainer.max_epochs=1",
+        "--trainer.logger=false",
+        f"--trainer.default_root_dir={folder}",
+    ]
+    words += ["--model.optim.warmup_lr=0.01", "--trainer.enable_progress_bar=false"]
+    main(["fit", *config, *words, "--trainer.callbacks+=ModelCheckpoint", *flags])
+    [checkpoint] = folder.glob("checkpoints/*.ckpt")
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    images = tmp_path_factory.mktemp("imagenet")
+    for part in ("train", "val"):
+        write_image_folder(images / part, per_class=4)
+    return {name: trained(name, tmp_path_factory.mktemp(name), images) for name in MODELS}
+
+
+def logits_of(checkpoint, name):
+    """What the run's own module says."""
+    module = SMMixModule.load_from_checkpoint(checkpoint).eval()
+    with torch.no_grad():
+        return module(IMAGES[MODELS[name][1]])
+
+
+ELSEWHERE = """
+import json, sys
+sys.modules["smmix_pl"] = None  # as if it were not installed
+import timm, torch
+todo = torch.load(sys.argv[1])
+for load, images, logits in todo:
+    model = eval(load).eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), logits), load
+    print(json.dumps([model.pretrained_cfg[k] for k in ("mean", "crop_pct", "num_classes")]))
+"""
+
+
+def test_timm_gives_identical_logits_without_us(checkpoints, tmp_path):
+    todo = []
+    for name, checkpoint in checkpoints.items():
+        if name == "pvt_tiny":  # alone needs our registration
+            continue
+        images, logits = IMAGES[MODELS[name][1]], logits_of(checkpoint, name)
+        for out in (tmp_path / f"{name}.safetensors", tmp_path / name):
+            load = export(checkpoint, out, crop_pct=0.9)
+            todo.append((load, images, logits))
+    torch.save(todo, tmp_path / "todo.pt")
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, str(tmp_path / "todo.pt")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(told) == 8
+    assert all(cfg == [[0.485, 0.456, 0.406], 0.9, 3] for cfg in told)
+
+
+def test_pvt_needs_our_registration(checkpoints, tmp_path):
+    told = export(checkpoints["pvt_tiny"], tmp_path / "pvt.safetensors")
+    registers, load = told.splitlines()
+    assert registers.startswith("import smmix_pl")
+    model = eval(load, {"timm": timm}).eval()
+    with torch.no_grad():
+        assert torch.equal(model(IMAGES[64]), logits_of(checkpoints["pvt_tiny"], "pvt_tiny"))
+
+
+def test_file_says_what_it_holds(checkpoints, tmp_path, capsys):
+    out = tmp_path / "new" / "deit.safetensors"
+    export_main([str(checkpoints["deit_tiny_patch16_224"]), str(out)])
+    assert "timm.create_model('deit_tiny_patch16_224', checkpoint_path=" in capsys.readouterr().out
+    with safe_open(out, framework="pt") as file:
+        settings = file.metadata()
+        assert not [name for name in file.keys() if "token_head" in name]  # noqa: SIM118
+    assert settings["architecture"] == "deit_tiny_patch16_224"
+    assert json.loads(settings["model_args"])["img_size"] == [32, 32]
+    cfg = json.loads(settings["pretrained_cfg"])
+    assert (cfg["num_classes"], cfg["input_size"], cfg["crop_pct"]) == (3, [3, 32, 32], 0.875)
+    assert not {"url", "hf_hub_id", "file"} & cfg.keys()
+
+
+def test_images_are_prepared_elsewhere_as_in_the_run(tmp_path, imagenet_folder):
+    flags = ["--data.eval_transform.crop_ratio=1", "--data.eval_transform.interpolation=bilinear"]
+    checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
+    with safe_open(_exported(checkpoint, tmp_path), framework="pt") as file:
+        cfg = json.loads(file.metadata()["pretrained_cfg"])
+    assert (cfg["crop_pct"], cfg["interpolation"]) == (1.0, "bilinear")
+
+
+def _exported(checkpoint, folder):
+    export(checkpoint, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def test_weight_average_is_what_is_exported(tmp_path, imagenet_folder):
+    flags = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.5"]
+    checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
+    content = torch.load(checkpoint, weights_only=True)
+    name = "backbone.model.head.weight"
+    average, current = content["state_dict"][name], content["current_model_state"][name]
+    assert not torch.equal(average, current)
+    model = eval(export(checkpoint, tmp_path / "ema.safetensors"), {"timm": timm})
+    assert torch.equal(model.head.weight, average)
+
+
+SLOW_TO_EXPORT = {"cait_xxs24_224", "pvt_v2_b0", "swin_tiny_patch4_window7_224"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in SLOW_TO_EXPORT else ()) for n in MODELS],
+)
+def test_onnx(name, checkpoints, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    export_main([str(checkpoints[name]), str(out)])
+    assert "of torch's logits" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(out)
+    expected = logits_of(checkpoints[name], name).numpy()
+    for count in (1, 3):
+        images = IMAGES[MODELS[name][1]][:count].numpy()
+        [logits] = session.run(["logits"], {"images": images})
+        np.testing.assert_allclose(logits, expected[:count], rtol=1e-4, atol=1e-4)
+    assert "crop_pct" in session.get_modelmeta().custom_metadata_map["pretrained_cfg"]
+
+
+def test_bad_input_is_one_sentence(checkpoints, tmp_path, capsys):
+    checkpoint = checkpoints["deit_tiny_patch16_224"]
+    torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "theirs.pth")
+    for source, out, told in [
+        (tmp_path / "gone.ckpt", "x.onnx", "there is no file"),
+        (tmp_path / "theirs.pth", "x.onnx", "no checkpoint of an SMMixModule"),
+        (checkpoint, "x.tflite", "ends in .tflite"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            export_main([str(source), str(tmp_path / out)])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+    assert not (tmp_path / "x.onnx").exists()

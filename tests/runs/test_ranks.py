@@ -1,0 +1,148 @@
+"""Processes on gloo, by the command line: one log, one checkpoint, the same numbers, one end."""
+
+import csv
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.programs import run_cli
+
+from smmix_pl.runs.checkpoint_io import JOB_FILE
+
+DYING = """
+import os
+import signal
+
+from lightning.pytorch import Callback
+
+
+class Dying(Callback):
+    def __init__(self, rank: int, killed: bool) -> None:
+        self.rank, self.killed = rank, killed
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and batch_idx == 2:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError(f"rank {self.rank} cannot go on")
+
+
+class Poisoning(Callback):
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_rank == 1 and trainer.fit_loop.batch_idx == 2:
+            loss.data.fill_(float("nan"))
+            pl_module.loss.fill_(float("nan"))
+"""
+
+
+def on(ranks: int) -> list[str]:
+    return [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def evaluated(rows: list[dict[str, str]]) -> dict[str, float]:
+    [row] = [row for row in rows if row.get("test/top1")]
+    return {key: float(value) for key, value in row.items() if key.startswith("test/")}
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def trained(request, tmp_path_factory):
+    """A folder with a run on some ranks, of somebody without a W&B account; and what it said."""
+    folder = tmp_path_factory.mktemp("ranks")
+    result = run_cli(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(request.param)),
+        *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
+        *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
+        cwd=folder,
+        env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
+        | {"SLURM_JOB_ID": "17"},
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return folder, request.param, result.stderr
+
+
+def test_all_ranks_leave_one_log_one_checkpoint_and_one_dashboard(trained):
+    folder, ranks, said = trained
+    assert [path.name for path in (folder / "runs/digits").iterdir()] == ["version_0"]
+    run = folder / "runs/digits/version_0"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / JOB_FILE).read_text() == "17"
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
+    assert steps == list(range(6))
+    assert f"learning rate 0.002 at a global batch of {32 * ranks}" in said
+    assert len(list((folder / "runs/wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_all_ranks_evaluate_every_image_once(trained):
+    """The test images are neither a multiple of the batch nor of the ranks' batches."""
+    folder, ranks, _ = trained
+    words = ["test", "--config", "digits.yaml", "--data.batch_size=50"]
+    words += ["--ckpt_path", "runs/digits/version_0/checkpoints/last.ckpt"]
+    numbers = []
+    for flags in ([], on(ranks)):
+        result = run_cli(*words, *flags, cwd=folder)
+        assert result.returncode == 0, result.stderr[-2000:]
+        newest = max((folder / "runs/digits").iterdir(), key=lambda path: path.name)
+        numbers.append(evaluated(metrics(newest)))
+    one, many = numbers
+    assert one.keys() == many.keys() >= {"test/top1", "test/top5", "test/ece", "test/loss"}
+    assert "test/occlusion_50" in one
+    for key, value in one.items():
+        assert many[key] == pytest.approx(value, abs=1e-6), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_the_rank_whose_loss_is_wrong_is_told(tmp_path, action):
+    (tmp_path / "dying.py").write_text(DYING)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = run_cli(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(2)),
+        *("--trainer.callbacks+=dying.Poisoning", "--trainer.limit_train_batches=4"),
+        *("--finite.action", action, "--test_after_fit=false"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+    )
+    assert (result.returncode == 0) == (action == "skip")
+    assert "rank 1: the loss is nan in epoch 0, batch 2" in " ".join(result.stderr.split())
+    assert "rank 0:" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dies", "killed"),
+    [
+        (2, 1, True),
+        pytest.param(2, 1, False, marks=pytest.mark.slow),
+        pytest.param(2, 0, True, marks=pytest.mark.slow),
+        pytest.param(2, 0, False, marks=pytest.mark.slow),
+        pytest.param(3, 2, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
+    """`run_cli` waits for all processes that can still speak, and gives up after two minutes."""
+    (tmp_path / "dying.py").write_text(DYING)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = run_cli(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(ranks)),
+        *("--trainer.callbacks+=dying.Dying", f"--trainer.callbacks.rank={dies}"),
+        f"--trainer.callbacks.killed={str(killed).lower()}",
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+    )
+    assert result.returncode != 0
+    if not killed:
+        assert f"rank {dies} cannot go on" in result.stderr
+    elif dies == 0:
+        assert result.returncode == -signal.SIGKILL
+    else:
+        # Whoever sees it first: the rank that waits for the dead one, or who started both
+        assert re.search("by peer|terminated with code -9", result.stderr), result.stderr

@@ -1,0 +1,189 @@
+"""A real offline W&B run, read back with W&B's own reader."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.programs import run_cli
+from wandb.proto.wandb_internal_pb2 import Record
+from helpers.wandb_file import read_records
+
+from smmix_pl.reporting.logged_keys import METRICS, PICTURES, TABLES, markdown
+
+STEPS = {
+    "val": ([3], [7]),
+    "val_weights": ([3], [7]),
+    "test": ([4], [8]),
+    "attention": ([0], [4]),
+}
+"""Of both parts, where it is not every step."""
+SMALL = "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
+RECIPE = [
+    *("fit", "--config", "digits.yaml", SMALL, "--model.mixer.switch_prob=1"),
+    *("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"),
+    *("--trainer.check_val_every_n_epoch=1", "--test_after_fit=true"),
+]
+
+
+def records(run: Path) -> list[Record]:
+    [path] = run.glob("*.wandb")
+    return list(read_records(path))
+
+
+def nobody(folder: Path) -> dict[str, str | None]:
+    """The environment of somebody without a W&B account, and without a network to W&B."""
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    return {"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none"), **offline}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a digits run of one epoch was resumed for a second one."""
+    folder = tmp_path_factory.mktemp("wandb")
+    for epochs, more in ((1, ()), (2, ("--ckpt_path=last",))):
+        result = run_cli(
+            *RECIPE, f"--trainer.max_epochs={epochs}", *more, cwd=folder, env=nobody(folder)
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        (folder / f"said_{epochs}.txt").write_text(result.stdout + result.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder) -> list[Path]:
+    """The W&B folders of both parts."""
+    return sorted((folder / "runs/wandb").glob("offline-run-*"))
+
+
+def history(run: Path) -> dict[str, list[int]]:
+    """Steps at which each key was logged."""
+    steps: dict[str, list[int]] = {}
+    for record in records(run):
+        if record.HasField("history"):
+            items = {item.key or item.nested_key[0]: item for item in record.history.item}
+            step = json.loads(items["trainer/global_step"].value_json)
+            for key in items:
+                steps.setdefault(key, []).append(step)
+    return steps
+
+
+def test_every_documented_key_is_there_once_a_step(runs):
+    first, second = map(history, runs)
+    assert not (METRICS | PICTURES | TABLES).keys() - first.keys()
+    for key in METRICS:
+        expected = STEPS.get(key.split("/")[0], ([0, 1, 2, 3], [4, 5, 6, 7]))
+        assert (first[key], second[key]) == expected, key
+    for key in PICTURES:
+        assert (first[key], second[key]) == STEPS["val" if key == "train/mixing" else "test"], key
+    for key in TABLES:
+        assert len(first[key]) == 1, key
+
+
+def test_no_number_is_logged_that_is_not_documented(runs):
+    beside = ("_", "trainer/", "epoch", *PICTURES, *TABLES)
+    families = {key.rsplit("_", 1)[0] for key in METRICS if key[-1].isdigit()}
+    for key in history(runs[0]).keys() - METRICS.keys():
+        mentioned = any(f"`{key.split('/')[-1]}`" in what for what in METRICS.values())
+        like_a_test = key.startswith("val/") and key.replace("val/", "test/") in METRICS
+        assert (
+            mentioned or like_a_test or key.startswith(beside) or key.rsplit("_", 1)[0] in families
+        ), key
+
+
+def test_a_resumed_run_is_the_same_one_of_w_and_b(folder, runs):
+    ids = {record.run.run_id for run in runs for record in records(run) if record.HasField("run")}
+    assert len(runs) == 2
+    assert len(ids) == 1
+    assert [path.name for path in (folder / "runs/digits").iterdir()] == ["version_0"]
+
+
+def test_a_run_is_named_grouped_and_tagged_by_what_it_is(runs):
+    [run] = {
+        (record.run.display_name, record.run.run_group, tuple(record.run.tags))
+        for record in records(runs[0])
+        if record.HasField("run") and record.run.display_name
+    }
+    what = ("vit_tiny_patch16_224", "SMMix", "Digits")
+    assert run == ("-".join((*what, "seed0")), "-".join(what), what)
+
+
+def test_a_run_holds_config_and_what_it_was_run_with(runs):
+    config = {
+        update.key: json.loads(update.value_json)
+        for record in records(runs[0])
+        for update in record.config.update
+    }
+    assert {"model", "data", "trainer", "effective_lr", "global_batch"} <= config.keys()
+    told = config["run"]
+    assert told["images"] == {"train": 1295, "val": 143}
+    assert told["parameters"] > 1000
+    assert told["versions"].keys() >= {"torch", "timm", "lightning"}
+    assert "git_commit" in told
+
+
+def test_pictures_are_small_and_all_there(runs):
+    files = [path for path in runs[0].rglob("*") if path.suffix in (".png", ".jpg")]
+    pictures = {path.stem.rsplit("_", 2)[0]: path for path in files}
+    assert {key.split("/")[1] for key in PICTURES} <= pictures.keys()
+    assert pictures["mixing"].suffix == ".jpg"
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+
+
+def test_nobody_is_asked_or_warned_twice(folder):
+    said = (folder / "said_1.txt").read_text()
+    assert "Traceback" not in said
+    for line in {line for line in said.splitlines() if "wandb" in line and "WARN" in line}:
+        assert said.count(line) == 1, line
+    assert "(1) Create a W&B account" not in said
+
+
+def test_a_killed_run_loses_nothing_that_was_logged_seconds_before(tmp_path):
+    log = (tmp_path / "log.txt").open("w")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    env = clean | {key: value for key, value in nobody(tmp_path).items() if value}
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "smmix_pl", *RECIPE),
+            *("--trainer.max_epochs=1000", "--trainer.enable_progress_bar=false"),
+        ],
+        cwd=tmp_path,
+        env=env | {"OMP_NUM_THREADS": "1"},
+        stdout=log,
+        stderr=log,
+    )
+    metrics = tmp_path / "runs/digits/version_0/metrics.csv"
+    end = time.monotonic() + 100
+    while time.monotonic() < end and (not metrics.is_file() or metrics.read_text().count("\n") < 9):
+        time.sleep(0.1)
+    kept = metrics.read_text().splitlines()
+    time.sleep(3)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    [offline] = (tmp_path / "runs/wandb").glob("offline-run-*")
+    steps = history(offline)["train/loss"]
+    assert steps == list(range(len(steps)))
+    column = kept[0].split(",").index("step")
+    assert len(steps) > max(int(row.split(",")[column]) for row in kept[1:])
+
+
+def test_the_table_of_the_readme_is_the_one_in_the_code():
+    assert markdown() in (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_a_key_that_cannot_be_one_leaves_the_run_offline(tmp_path):
+    """In a process of its own, as W&B keeps what it knows of logins."""
+    code = (
+        "import warnings; warnings.simplefilter('default')\n"
+        "from smmix_pl.runs.wandb_logger import WandbLogger\n"
+        "WandbLogger(save_dir='.').experiment.finish()\n"
+    )
+    environment = nobody(tmp_path) | {"WANDB_API_KEY": "short"}
+    result = run_cli("-c", code, cwd=tmp_path, env=environment, program="python")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stderr.count("UserWarning: W&B does not accept the key") == 1
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
