@@ -71,7 +71,7 @@ def main() -> None:
             mixer,
             backbone=options.backbone,
         ).to(options.device)
-        for attention, mixer in {mixer.attention: mixer for mixer in mixers.values()}.items()
+        for attention, mixer in {mixer.readout: mixer for mixer in mixers.values()}.items()
     }
     images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
     labels = soft_labels(torch.arange(options.batch, device=options.device), CLASSES, 0.1)
@@ -80,7 +80,7 @@ def main() -> None:
     print("| mixer | forward passes | parameters (k) | attention | teacher | step / CutMix step |")
     print("|---|---|---|---|---|---|")
     for name, mixer in mixers.items():
-        cells = describe(mixer, modules[mixer.attention], images, labels)
+        cells = describe(mixer, modules[mixer.readout], images, labels)
         cells.append(f"{steps[name] / steps['CutMix']:.2f} ({steps[name]:.3f} s)")
         print(f"| {name} | {' | '.join(cells)} |")
 
@@ -141,7 +141,7 @@ def median_steps(
         attention: Steps(module.train(), options.batch, options.device, "float32")
         for attention, module in modules.items()
     }
-    actions = {name: steps[mixer.attention].clocked(mixer) for name, mixer in mixers.items()}
+    actions = {name: steps[mixer.readout].clocked(mixer) for name, mixer in mixers.items()}
     times = interleave(actions, options.rounds)
     return {name: statistics.median(taken) for name, taken in times.items()}
 

@@ -1,20 +1,20 @@
-"""The one exception that means: the input is at fault, and here is the mend."""
+"""The exception for invalid user input, and how its message is built."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 
 class InputError(ValueError):
-    """Bad input, told in one sentence that names the value, the place and the mend.
+    """Invalid user input. The message names the option, its value, the problem, and the fix.
 
-    The command line prints the sentence alone and exits with status 2; set ``SMMIX_DEBUG=1`` to see
-    the traceback.
+    Format: `option=value: what is wrong. What to do.` The command line prints the message on one
+    line and exits with status 2. Set `SMMIX_DEBUG=1` to see the traceback.
     """
 
 
-def one_line(told: object) -> str:
-    """What to print of a message with names in it: one line, its control characters spelt out."""
-    line = " ".join(str(told).split())
+def one_line(message: object) -> str:
+    """Return a message on one line, with control characters escaped."""
+    line = " ".join(str(message).split())
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in line
@@ -22,13 +22,15 @@ def one_line(told: object) -> str:
 
 
 def did_you_mean(wrong: str, known: Iterable[str], count: int = 3) -> str:
-    """A hint that names the known words nearest to a wrong one.
+    """Return a hint that names the known words closest to a wrong one.
 
-    Words are compared over the length of the wrong one, so that a mistyped beginning finds them.
+    Words are also compared over the length of the wrong one, so that a mistyped beginning of a long
+    word finds it. The wrong word itself is never suggested.
     """
 
-    def likeness(word: str) -> tuple[float, float]:
+    def similarity(word: str) -> tuple[float, float]:
         start = SequenceMatcher(None, wrong, word[: len(wrong)]).ratio()
         return start, SequenceMatcher(None, wrong, word).ratio()
 
-    return f"did you mean {' or '.join(sorted(known, key=likeness, reverse=True)[:count])}?"
+    nearest = sorted(set(known) - {wrong}, key=similarity, reverse=True)[:count]
+    return f"Did you mean {' or '.join(nearest)}?"

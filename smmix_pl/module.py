@@ -22,7 +22,7 @@ from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics, skip_finished_epoch
 from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
 from smmix_pl.metrics import OUTLIER, true_classes
-from smmix_pl.mixing import Mixed, Mixer, Queries, soft_labels
+from smmix_pl.mixing import Mixed, Mixer, Readout, soft_labels
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
@@ -94,7 +94,7 @@ class SMMixModule(LightningModule):
         consistency_weight: float = 1.0,
         soft_start_epochs: int = 0,
         token_head: Literal["own", "shared"] = "own",
-        attention: Queries | None = None,
+        attention: Readout | None = None,
         guide_precision: Literal["training", "float32"] = "training",
         guide_mode: Literal["eval", "train"] = "eval",
         guide_size: int | tuple[int, int] | None = None,
@@ -124,7 +124,7 @@ class SMMixModule(LightningModule):
             num_classes,
             image_size,
             token_head,
-            attention or mixer.attention,
+            attention or mixer.readout,
             guide_precision,
             guide_mode,
             pretrained,

@@ -119,14 +119,14 @@ class ImageData(LoaderModule, ABC):
         check: bool = False,
     ) -> None:
         super().__init__()
-        _check_positive("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
+        _at_least_one("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
         in_range("data.repeats", repeats, 1, 1000, "DeiT takes 3, and 1 turns them off")
-        _check_positive("shots", 1 if shots is None else shots, "null trains on all images")
+        _at_least_one("shots", 1 if shots is None else shots, "null trains on all images")
         for name, value in (("image_size", image_size), ("root", root)):
             if value is None:
                 raise InputError(f"data.{name} is null; it must be set")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_positive("image_size", min(height, width), "DeiT takes 224")
+        _at_least_one("image_size", min(height, width), "DeiT takes 224")
         if not 0 <= held_out < 1:
             raise InputError(f"data.held_out is {held_out}; a share of train is in [0, 1)")
         if not 0 < train_fraction <= 1:
@@ -275,7 +275,7 @@ class ImageData(LoaderModule, ABC):
             )
 
 
-def _check_positive(name: str, value: int, hint: str) -> None:
+def _at_least_one(name: str, value: int, hint: str) -> None:
     if value is None or value < 1:  # null passes the command line's own check
         raise InputError(f"data.{name} is {value}; it must be at least 1 ({hint})")
 

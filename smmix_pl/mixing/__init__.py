@@ -1,7 +1,7 @@
 """Mixers: each turns a batch of images and soft labels into one `Mixed` batch."""
 
 from smmix_pl.mixing.attentive_cutmix import AttentiveCutMix
-from smmix_pl.mixing.base import Guide, GuideModel, Mixed, Mixer, Queries, Regions, soft_labels
+from smmix_pl.mixing.base import Guide, GuideModel, Mixed, Mixer, Readout, Regions, soft_labels
 from smmix_pl.mixing.cutmix import CutMix
 from smmix_pl.mixing.fmix import FMix
 from smmix_pl.mixing.gridmix import GridMix
@@ -28,7 +28,7 @@ __all__ = [
     "Mixup",
     "MixupCutMix",
     "NoMix",
-    "Queries",
+    "Readout",
     "Regions",
     "ResizeMix",
     "SMMix",

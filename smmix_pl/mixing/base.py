@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Queries = Literal["tokens", "class"]
+Readout = Literal["tokens", "class"]
 """Whose attention: the mean over the image tokens' queries, or the class token's."""
 
 
@@ -89,11 +89,11 @@ class Mixer(ABC):
     """Turns a batch into a `Mixed` batch; told everything by its arguments, it keeps no state.
 
     Attributes:
-        attention: Whose attention it goes by, if it goes by any and the module is not told.
+        readout: Whose attention it goes by, if it goes by any and the module is not told.
         reads_logits: Whether it reads the logits of the model's `Guide`, not the attention alone.
     """
 
-    attention: ClassVar[Queries] = "tokens"
+    readout: ClassVar[Readout] = "tokens"
     reads_logits: bool = False
 
     @abstractmethod

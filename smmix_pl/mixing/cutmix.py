@@ -5,7 +5,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.checks import above_zero
+from smmix_pl.checks import positive
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 
 
@@ -22,7 +22,7 @@ class CutMix(Mixer):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = above_zero("CutMix's alpha", alpha, usual=1)
+        self.alpha = positive("CutMix's alpha", alpha, "The paper uses 1")
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import above_zero
+from smmix_pl.checks import positive
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
@@ -25,8 +25,8 @@ class FMix(Mixer):
     """
 
     def __init__(self, alpha: float = 1.0, decay: float = 3.0) -> None:
-        self.alpha = above_zero("FMix's alpha", alpha, usual=1)
-        self.decay = above_zero("FMix's decay", decay, usual=3)
+        self.alpha = positive("FMix's alpha", alpha, "The paper uses 1")
+        self.decay = positive("FMix's decay", decay, "The paper uses 3")
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator

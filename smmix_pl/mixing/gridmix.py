@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import above_zero, in_range
+from smmix_pl.checks import in_range, positive
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
@@ -26,7 +26,7 @@ class GridMix(Mixer):
     def __init__(self, grid: int = 4, alpha: float = 1.0) -> None:
         in_range("GridMix's grid", grid, 2, 1024, "cells along each side; 4 is usual")
         self.grid = grid
-        self.alpha = above_zero("GridMix's alpha", alpha, usual=1)
+        self.alpha = positive("GridMix's alpha", alpha, "The paper uses 1")
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator

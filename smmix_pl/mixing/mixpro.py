@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import above_zero, probability
+from smmix_pl.checks import positive, probability
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask
@@ -35,7 +35,7 @@ class MixPro(Mixer):
             DeiT configs set it.
     """
 
-    attention = "class"
+    readout = "class"
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class MixPro(Mixer):
             raise InputError(f"MixPro's cell_side is {cell_side}; a cell is at least 1 token wide")
         self.switch_prob = probability("MixPro's switch_prob", switch_prob)
         self.otherwise = MixupCutMix()
-        self.alpha = above_zero("MixPro's alpha", alpha, usual=1)
+        self.alpha = positive("MixPro's alpha", alpha, "The paper uses 1")
         self.cell_side = cell_side
         self.progressive = progressive
 

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from smmix_pl.checks import above_zero
+from smmix_pl.checks import positive
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
 
 
@@ -15,7 +15,7 @@ class Mixup(Mixer):
     """
 
     def __init__(self, alpha: float = 0.8) -> None:
-        self.alpha = above_zero("Mixup's alpha", alpha, usual=0.8)
+        self.alpha = positive("Mixup's alpha", alpha, "The paper uses 0.8")
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator

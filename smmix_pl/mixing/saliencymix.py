@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smmix_pl.checks import above_zero, one_of
+from smmix_pl.checks import one_of, positive
 from smmix_pl.mixing.base import GuideModel, Mixed, Mixer
 from smmix_pl.mixing.masks import mix_by_mask
 
@@ -36,7 +36,7 @@ class SaliencyMix(Mixer):
     """
 
     def __init__(self, alpha: float = 1.0, peak: Literal["first", "each"] = "first") -> None:
-        self.alpha = above_zero("SaliencyMix's alpha", alpha, usual=1)
+        self.alpha = positive("SaliencyMix's alpha", alpha, "The paper uses 1")
         one_of("SaliencyMix's peak", peak, ("first", "each"))
         self.peak = peak
 

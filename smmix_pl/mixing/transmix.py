@@ -30,7 +30,7 @@ class TransMix(Mixer):
         cutmix_alpha: CutMix's alpha, above 0.
     """
 
-    attention = "class"
+    readout = "class"
 
     def __init__(
         self, switch_prob: float = 0.5, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Queries
+from smmix_pl.mixing.base import Readout
 
 CLASS_ATTENTION = (cait.ClassAttn, volo.ClassAttention, xcit.ClassAttn)
 """One query, the class token: ``(B, h, 1, P + N)``."""
@@ -42,7 +42,7 @@ class AttentionTap:
 
     Args:
         model: A timm model.
-        queries: ``tokens`` takes the last self-attention module; ``class`` the last module of all,
+        readout: ``tokens`` takes the last self-attention module; ``class`` the last module of all,
             which in CaiT and XCiT is class attention. XCiT has no self-attention over tokens, so it
             gives its class attention in both cases.
 
@@ -50,7 +50,7 @@ class AttentionTap:
         InputError: The model has no attention map over tokens.
     """
 
-    def __init__(self, model: nn.Module, queries: Queries = "tokens") -> None:
+    def __init__(self, model: nn.Module, readout: Readout = "tokens") -> None:
         maps = [
             module
             for module in model.modules()
@@ -64,7 +64,7 @@ class AttentionTap:
                 "none of its modules is an attention over tokens with an attn_drop; "
                 "choose a vision transformer such as deit_tiny_patch16_224"
             )
-        self.module: Any = (of_tokens or maps)[-1] if queries == "tokens" else maps[-1]
+        self.module: Any = (of_tokens or maps)[-1] if readout == "tokens" else maps[-1]
 
     @contextmanager
     def record(self) -> Iterator[list[Tensor]]:
@@ -91,13 +91,13 @@ class AttentionTap:
         return self.module.attn_drop.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
 
 
-def attention_to_tokens(attention: Tensor, grid: tuple[int, int], queries: Queries) -> Tensor:
+def attention_to_tokens(attention: Tensor, grid: tuple[int, int], readout: Readout) -> Tensor:
     """How much each image token is attended to, on the token grid.
 
     Args:
         attention: Softmaxed map, ``(B, h, Q, P + N)``.
         grid: ``(G_h, G_w)``.
-        queries: ``tokens`` averages over heads and over the queries of all image tokens, as SMMix
+        readout: ``tokens`` averages over heads and over the queries of all image tokens, as SMMix
             does; ``class`` averages the class token's query over heads.
 
     Returns:
@@ -105,7 +105,7 @@ def attention_to_tokens(attention: Tensor, grid: tuple[int, int], queries: Queri
     """
     prefix = attention.shape[-1] - grid[0] * grid[1]
     # The whole map is large: it is averaged in one go, in float32 without a float32 copy.
-    if queries == "tokens" and attention.shape[2] > 1:
+    if readout == "tokens" and attention.shape[2] > 1:
         received = attention[:, :, prefix:, prefix:].mean(dim=(1, 2), dtype=torch.float32)
     else:
         received = attention[:, :, 0, prefix:].mean(dim=1, dtype=torch.float32)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from smmix_pl.checks import one_of
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Guide, Queries
+from smmix_pl.mixing.base import Guide, Readout
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens
 from smmix_pl.models.guide import find_short_pass, vit_map
 from smmix_pl.models.timm_model import ImageSize, args_for_any_size, create_timm_model, token_grid
@@ -78,7 +78,7 @@ class Backbone(nn.Module):
         num_classes: int,
         image_size: ImageSize,
         token_head: Literal["own", "shared"] = "own",
-        attention: Queries = "tokens",
+        attention: Readout = "tokens",
         guide_precision: Literal["training", "float32"] = "training",
         guide_mode: Literal["eval", "train"] = "eval",
         pretrained: bool = False,
@@ -89,14 +89,14 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         one_of("model.token_head", token_head, ("own", "shared"))
-        one_of("model.attention", attention, get_args(Queries))
+        one_of("model.attention", attention, get_args(Readout))
         one_of("model.guide_precision", guide_precision, ("training", "float32"))
         one_of("model.guide_mode", guide_mode, ("eval", "train"))
         model_args = model_args or {}
         if guide_size is not None:
             model_args = args_for_any_size(name) | model_args
         self.model, _ = create_timm_model(name, num_classes, image_size, pretrained, model_args)
-        self.queries = attention
+        self.readout = attention
         self.guide_precision = guide_precision
         self.guide_mode = guide_mode
         self.compiled = compile
@@ -232,7 +232,7 @@ class Backbone(nn.Module):
 
     def _on_grid(self, attention: Tensor, grid: ImageSize) -> Tensor:
         """A map over the tokens of some grid, on the training images' grid."""
-        received = attention_to_tokens(attention.detach(), grid, self.queries)
+        received = attention_to_tokens(attention.detach(), grid, self.readout)
         if grid == self.grid:
             return received
         return F.interpolate(received[:, None], self.grid, mode="bilinear")[:, 0]
@@ -306,7 +306,7 @@ class Backbone(nn.Module):
                 f"last attention map, {tuple(maps[-1].shape)} for one image, is not one "
                 f"distribution over its {tokens.shape[1]} image tokens"
             )
-        if self.queries == "class" and maps[-1].shape[2] > 1 and not (prefix and self._has_class):
+        if self.readout == "class" and maps[-1].shape[2] > 1 and not (prefix and self._has_class):
             raise InputError(
                 f"{name} has no class token whose attention could be read; "
                 "set model.attention to tokens"

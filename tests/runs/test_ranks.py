@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.programs import run_cli
 
-from smmix_pl.runs.checkpoint_io import JOB_FILE
+from smmix_pl.runs.resume import JOB_FILE
 
 DYING = """
 import os
