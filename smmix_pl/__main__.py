@@ -1,4 +1,4 @@
-"""`python -m smmix_pl` is the command line."""
+"""`python -m smmix_pl` runs the command line."""
 
 from smmix_pl.cli.main import main
 

@@ -1,23 +1,121 @@
-"""The losses of a training step, from what the batch carries.
+"""Losses of a training step. What the mixed batch carries decides which of them exist.
 
-B batch, K classes.
+Shapes: B batch, N image tokens, K classes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smmix_pl.mixing.base import Regions
+from smmix_pl.checks import in_range
+from smmix_pl.errors import InputError
+from smmix_pl.mixing.base import Mixed, Regions
+
+if TYPE_CHECKING:
+    from smmix_pl.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Loss settings. The defaults are the paper's.
+
+    Args:
+        label_smoothing: Label smoothing of all targets, in [0, 1).
+        fine_grained: Weight of the fine-grained label loss.
+        consistency: Weight of the consistency loss.
+        soft_start_epochs: Epochs over which both weights rise linearly from 0, one step per epoch.
+            0 keeps them constant, as in the paper.
+    """
+
+    label_smoothing: float = 0.1
+    fine_grained: float = 1.0
+    consistency: float = 1.0
+    soft_start_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(
+                f"model.losses.label_smoothing={self.label_smoothing}: must be in [0, 1). The "
+                "paper uses 0.1."
+            )
+        for name in ("fine_grained", "consistency", "soft_start_epochs"):
+            in_range(f"model.losses.{name}", getattr(self, name), 0)
+
+
+class SMMixLoss:
+    """Total loss of a mixed batch, for any training loop.
+
+    The sum of up to three terms (sections 3.3 to 3.5 of the paper): cross entropy with the mixed
+    labels, fine-grained label loss on the tokens of both regions, and consistency with the guide's
+    mixed logits. A batch without regions or teacher logits, such as Mixup's or CutMix's, has the
+    first term only.
+
+    Args:
+        backbone: Model under training.
+        fine_grained: Weight of the fine-grained label loss.
+        consistency: Weight of the consistency loss.
+
+    Example:
+        >>> criterion = SMMixLoss(backbone)
+        >>> loss = criterion(mixer(images, labels, backbone, rng))
+    """
+
+    def __init__(
+        self, backbone: "Backbone", fine_grained: float = 1.0, consistency: float = 1.0
+    ) -> None:
+        self.backbone = backbone
+        self.weights = {
+            "fine_grained_target": fine_grained / 2,
+            "fine_grained_source": fine_grained / 2,
+            "consistency": consistency,
+        }
+
+    def __call__(self, mixed: Mixed) -> Tensor:
+        """Run the training pass over a mixed batch and return the scalar float32 loss."""
+        return self.total(self.terms(mixed))
+
+    def terms(self, mixed: Mixed) -> dict[str, Tensor]:
+        """Run the training pass over a mixed batch and return the unweighted losses by name."""
+        relabel = mixed.attentive_labels
+        logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
+        labels = mixed.labels
+        if relabel is not None and attention is not None:
+            labels = relabel(attention, logits.float())
+        terms = {"classification": soft_cross_entropy(logits, labels)}
+        if mixed.regions is not None:
+            source = mixed.regions.source_mask
+            by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
+            target_logits, source_logits = by_region.unbind(dim=1)
+            terms |= fine_grained_losses(target_logits, source_logits, mixed.regions)
+        else:
+            terms["classification"] = terms["classification"] + self.backbone.unused_token_head()
+        if mixed.teacher_logits is not None:
+            terms["consistency"] = consistency_loss(logits, mixed.teacher_logits)
+        return terms
+
+    def total(self, terms: Mapping[str, Tensor], extra: float = 1.0) -> Tensor:
+        """Return the weighted sum of the terms.
+
+        Args:
+            terms: Losses as returned by `terms`.
+            extra: Additional factor of the fine-grained and consistency weights, in [0, 1].
+        """
+        return weighted_sum(terms, {name: extra * value for name, value in self.weights.items()})
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy against soft labels: the batch mean of ``-sum(labels * log_softmax(logits))``.
+    """Compute cross entropy against soft labels, averaged over the batch.
 
     Args:
-        logits: ``(B, K)``, any float dtype; the loss is float32.
-        labels: ``(B, K)``, rows sum to 1.
+        logits: `(B, K)`, any float dtype.
+        labels: `(B, K)`; rows sum to 1.
+
+    Returns:
+        Scalar float32 loss.
     """
     return -(labels * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
 
@@ -25,12 +123,14 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def fine_grained_losses(
     target_logits: Tensor, source_logits: Tensor, regions: Regions
 ) -> dict[str, Tensor]:
-    """Each region's logits against its own image's labels; the paper's loss is the mean of both.
+    """Compute the cross entropy of each region with the labels of its own image.
+
+    The paper's fine-grained label loss is the mean of both.
 
     Args:
-        target_logits: Token-head logits of the target regions, ``(B, K)``.
-        source_logits: Token-head logits of the source regions, ``(B, K)``.
-        regions: Carries both regions' labels.
+        target_logits: Token-head logits of the target regions, `(B, K)`.
+        source_logits: Token-head logits of the source regions, `(B, K)`.
+        regions: Labels of both regions.
     """
     return {
         "fine_grained_target": soft_cross_entropy(target_logits, regions.target_labels),
@@ -39,11 +139,14 @@ def fine_grained_losses(
 
 
 def consistency_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(softmax(teacher_logits) || softmax(logits)), batch mean.
+    """Compute KL(softmax(teacher_logits) || softmax(logits)), averaged over the batch.
 
     Args:
-        logits: Class logits of the mixed images, ``(B, K)``.
-        teacher_logits: Mixed logits of the unmixed images, ``(B, K)``; no gradient flows to them.
+        logits: Class logits of the mixed images, `(B, K)`.
+        teacher_logits: Mixed guide logits of the original images, `(B, K)`. Detached.
+
+    Returns:
+        Scalar float32 loss.
     """
     teacher = F.log_softmax(teacher_logits.detach().float(), dim=-1)
     student = F.log_softmax(logits.float(), dim=-1)
@@ -51,10 +154,10 @@ def consistency_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of the losses, each times its weight.
+    """Return the weighted sum of scalar losses.
 
     Args:
-        losses: Scalars by name.
-        weights: Weight by name; a loss that is not named weighs 1.
+        losses: Losses by name.
+        weights: Weights by name. A loss without a weight has weight 1.
     """
     return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()

@@ -1,12 +1,14 @@
-"""The LightningModule: one training step that reads like the paper, one evaluation step."""
+"""The LightningModule: a training step that reads like the paper, and an evaluation step."""
 
 import math
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
@@ -17,20 +19,16 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.checks import in_range
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics, skip_finished_epoch
-from smmix_pl.losses import consistency_loss, fine_grained_losses, soft_cross_entropy, weighted_sum
+from smmix_pl.losses import LossConfig, SMMixLoss
 from smmix_pl.metrics import OUTLIER, true_classes
-from smmix_pl.mixing import Mixed, Mixer, Readout, soft_labels
-from smmix_pl.models.backbone import Backbone
+from smmix_pl.mixing import Mixed, Mixer, soft_labels
+from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
-from smmix_pl.runs.resume import (
-    check_progress,
-    follow_moved_folder,
-    resume_interrupted_epoch,
-)
+from smmix_pl.runs.checkpoint_checks import check_weights, prepare_resume, provenance
 from smmix_pl.seeding import reseed, run_seed
 from smmix_pl.step_timer import span
 
@@ -38,42 +36,33 @@ Batch = tuple[Tensor, Tensor]
 
 
 class SMMixModule(LightningModule):
-    """Trains a timm vision transformer on mixed images, and evaluates it on plain ones.
+    """Trains a timm vision transformer on mixed images and evaluates it on plain ones.
 
     Args:
-        num_classes: Number of classes; from the data on the command line.
-        image_size: (H, W) in pixels; from the data on the command line.
-        batch_size: Images per device and step, for the learning rate; from the data on the command
-            line.
-        mixer: How training images are mixed: SMMix, NoMix, a peer (Mixup, CutMix, MixupCutMix,
-            TransMix, TokenMix, MixPro, AttentiveCutMix, SaliencyMix, ResizeMix, FMix, GridMix) or a
-            class of your own.
-        mean: Channel means that images were normalized with; kept with the weights, for whoever
-            prepares images for them. From the data on the command line.
-        std: Channel standard deviations, likewise.
-        backbone: Any timm model whose last attention map covers one token grid.
-        backbone_args: Further arguments of the timm model, such as ``drop_path_rate``.
+        num_classes: Number of classes. Set by the data on the command line.
+        image_size: (height, width) in pixels. Set by the data on the command line.
+        batch_size: Images per device and step, for the learning rate. Set by the data on the
+            command line.
+        mixer: How training images are mixed: SMMix, another mixer of this package, or a class of
+            your own.
+        mean: Channel means of the normalization, stored with the weights. Set by the data on the
+            command line.
+        std: Channel standard deviations of the normalization. Set by the data on the command line.
+        backbone: Name of a timm model whose last attention map covers one token grid.
+        backbone_args: Further arguments of `timm.create_model`, such as `drop_path_rate`.
         pretrained: Start from timm's pretrained weights.
-        init_from: Start from the weights in a file, as far as they fit: a checkpoint of ours, the
-            authors', an original release of the backbone, or any of timm's. What was not loaded is
-            told.
-        init_token_head: What ``init_from`` does about a token head that is not in the file: leave
-            it ``fresh``, or copy the ``class_head``.
-        label_smoothing: In [0, 1).
-        fine_grained_weight: Weight of the fine-grained label loss (the paper: 1).
-        consistency_weight: Weight of the consistency loss (the paper: 1).
-        soft_start_epochs: Epochs over which both weights rise from 0 to their values, an epoch at a
-            time; 0 for the same weights throughout (the paper).
-        token_head: ``own`` or ``shared`` with the class head; see `Backbone`.
-        attention: Whose attention motivates: ``tokens`` or ``class``; see `Backbone`. Null for what
-            the mixer goes by: the class token's for TransMix and MixPro, the tokens' for others.
-        guide_precision: ``training`` or ``float32``; see `Backbone`.
-        guide_mode: ``eval`` or ``train``; see `Backbone`.
-        guide_size: Motivate by smaller images; see `Backbone`.
-        guide_block: Motivate by an earlier block; see `Backbone`. For mixers that read no logits:
-            SMMix without consistency, AttentiveCutMix.
-        compile: Run the passes of a training step through `torch.compile`; see `Backbone`.
-        optim: Optimizer and schedule.
+        init_from: Start from the weights in a file, as far as they fit: a checkpoint of a run, the
+            authors' release, an original release of the backbone, or a timm file. Keys that were
+            not loaded are logged.
+        init_token_head: Initialization of a token head that `init_from` does not hold: `fresh`, or
+            a copy of the `class_head`.
+        token_head: `own` is a second linear classifier for the tokens of a region, as in the
+            authors' code. `shared` uses the class head.
+        compile: Run the training pass and, for plain ViTs and PVT, the guide pass through
+            `torch.compile`.
+        guide: Settings of the guide pass.
+        losses: Loss settings.
+        optim: Optimizer and learning-rate schedule.
     """
 
     def __init__(
@@ -89,78 +78,50 @@ class SMMixModule(LightningModule):
         pretrained: bool = False,
         init_from: str | None = None,
         init_token_head: TokenHeadInit = "fresh",
-        label_smoothing: float = 0.1,
-        fine_grained_weight: float = 1.0,
-        consistency_weight: float = 1.0,
-        soft_start_epochs: int = 0,
         token_head: Literal["own", "shared"] = "own",
-        attention: Readout | None = None,
-        guide_precision: Literal["training", "float32"] = "training",
-        guide_mode: Literal["eval", "train"] = "eval",
-        guide_size: int | tuple[int, int] | None = None,
-        guide_block: int | None = None,
         compile: bool = False,
+        guide: GuideConfig = GuideConfig(),
+        losses: LossConfig = LossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
-        in_range("model.fine_grained_weight", fine_grained_weight, 0)
-        in_range("model.consistency_weight", consistency_weight, 0)
-        in_range("model.soft_start_epochs", soft_start_epochs, 0)
         if pretrained and init_from:
-            raise InputError(f"model.pretrained and model.init_from={init_from}: give one of them")
-        if guide_block is not None and mixer.reads_logits:
             raise InputError(
-                f"model.guide_block={guide_block} stops before the logits that "
-                f"{type(mixer).__name__} reads; set its consistency to false, or leave it out"
+                f"model.init_from={init_from}: cannot be combined with model.pretrained=true. "
+                "Remove one of them."
+            )
+        if guide.block is not None and mixer.reads_logits:
+            raise InputError(
+                f"model.guide.block={guide.block}: {type(mixer).__name__} needs the logits of a "
+                "complete guide pass. Set model.mixer.consistency=false or remove the option."
             )
         self.save_hyperparameters(logger=False)
-        for name in ("mixer", "optim"):  # objects built in Python would put code into checkpoints
-            if not isinstance(self.hparams[name], dict):
-                del self.hparams[name]
+        self._make_settings_plain()
         self.backbone = Backbone(
             backbone,
             num_classes,
             image_size,
-            token_head,
-            attention or mixer.readout,
-            guide_precision,
-            guide_mode,
-            pretrained,
-            backbone_args,
-            compile,
-            guide_size,
-            guide_block,
+            token_head=token_head,
+            guide=replace(guide, readout=guide.readout or mixer.readout),
+            pretrained=pretrained,
+            model_args=backbone_args,
+            compile=compile,
         )
         if init_from is not None:
-            del self.hparams["init_from"]  # a checkpoint of this run does not need the file again
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
-        self.hparams["pretrained"] = False  # nor timm's weights
+        self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.mixer = mixer
-        self.label_smoothing = label_smoothing
-        self.loss_weights = {
-            "fine_grained_target": fine_grained_weight / 2,
-            "fine_grained_source": fine_grained_weight / 2,
-            "consistency": consistency_weight,
-        }
-        self.soft_start_epochs = soft_start_epochs
-        self.guide_model: tuple[Backbone] | None = None
-        """Motivates in the backbone's place; in a tuple, so that it is no part of this module."""
+        self.loss_config = losses
         self.optim = optim
-        self.fitting = False
-        self.trained: dict[str, Any] = {}
-        """How the weights that were loaded came about: ``mixer`` and ``seed``."""
-        self.class_subset: list[int] | None = None
-        """The classes in question, where the data that is evaluated has some of them only."""
-        self.left_out: Tensor | None
-        self.register_buffer("left_out", None, persistent=False)
+        self.provenance: dict[str, Any] = {}
+        """Mixer and seed that the loaded weights were trained with."""
         self.mixing = ""
-        """What was done to the last batch, for whoever has to say which it was."""
-        self.loss: Tensor | None = None
-        """The last batch's, without gradient and before any scaling."""
+        """Description of how the last training batch was mixed."""
+        self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
+        self.excluded_classes: Tensor | None
+        self.register_buffer("excluded_classes", None, persistent=False)
         accuracy = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -174,19 +135,23 @@ class SMMixModule(LightningModule):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits ``(B, K)`` of images ``(B, C, H, W)``; -inf for classes out of question.
+        """Return class logits `(B, K)` of images `(B, C, H, W)`, for evaluation.
 
-        These are the classes that the data under evaluation leaves out, as ImageNet-A, -R and -O
-        do. Training does not come here.
+        Classes that the evaluation set excludes (ImageNet-A, -R, and -O) have logit -inf.
         """
         logits: Tensor = self.backbone(images)
-        return logits if self.left_out is None else logits.masked_fill(self.left_out, -torch.inf)
+        excluded = self.excluded_classes
+        return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
+
+    def set_guide_model(self, model: Backbone | None) -> None:
+        """Run guide passes with another model, such as averaged weights. None uses the backbone."""
+        self._guide_model = None if model is None else (model,)
 
     def configure_model(self) -> None:
-        """Share the weights out over the devices, where the strategy is `ModelParallelStrategy`.
+        """Shard the model across devices under `ModelParallelStrategy`.
 
-        They are gathered once a step, for the motivating and the training pass alike: the first
-        reads weights of single layers past their forward methods.
+        Weights are gathered once per step for the guide and the training pass alike, because the
+        guide pass reads weights of single layers without calling their forward methods.
         """
         if self.device_mesh is None or isinstance(self, FSDPModule):
             return
@@ -195,108 +160,89 @@ class SMMixModule(LightningModule):
             register_fsdp_forward_method(self, step)
 
     def setup(self, stage: str) -> None:
-        """Hold the model against the data that it is given."""
-        self.fitting = stage == "fit"
-        classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
-        if classes != self.num_classes:
+        """Check that the model and the datamodule agree on the classes."""
+        data = image_data(self.trainer)
+        if data.num_classes != self.num_classes:
             raise InputError(
-                f"the data has {classes} classes and the model {self.num_classes}; "
-                "build the model with num_classes=data.num_classes"
+                f"model.num_classes={self.num_classes}: the data has {data.num_classes} classes. "
+                "Build the model with num_classes=data.num_classes."
             )
-        self.class_subset = getattr(self.trainer.datamodule, "class_subset", None)  # type: ignore[attr-defined]
-        self.left_out = None
-        if self.class_subset is not None:
-            left_out = torch.ones(classes, dtype=torch.bool)
-            left_out[self.class_subset] = False
-            self.left_out = left_out.to(self.device)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Forget what the last batch logged: Lightning would log it again where this has none."""
-        reset_step_metrics(self.trainer)
+        self.excluded_classes = None
+        if data.class_subset is not None:
+            excluded = torch.ones(self.num_classes, dtype=torch.bool)
+            excluded[data.class_subset] = False
+            self.excluded_classes = excluded.to(self.device)
 
     def on_train_start(self) -> None:
-        """Mend the progress that was restored."""
+        """Correct the restored progress counters."""
         skip_finished_epoch(self.trainer)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mix, forward, losses, log."""
-        images, classes = batch
-        # Stochastic depth and dropout; each rank has its own
-        reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
-        labels = soft_labels(classes, self.num_classes, self.label_smoothing)
-        motivator = self.guide_model[0] if self.guide_model else self.backbone
-        with torch.no_grad(), span("mix"):
-            mixed = self.mixer(images, labels, motivator, self._batch_rng(batch_idx))
-        self.mixing = _mixing(self.mixer, mixed)
-        losses = self.losses(mixed)
-        loss = weighted_sum(losses, self._weights_now())
-        self.loss = loss.detach()
-        self._log_step(loss, losses, mixed)
-        return loss
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Mix, forward, losses, log.
 
-    def losses(self, mixed: Mixed) -> dict[str, Tensor]:
-        """The losses of one mixed batch, unweighted; what the batch carries decides which."""
-        relabel = mixed.attentive_labels
-        logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
-        labels = mixed.labels
-        if relabel is not None and attention is not None:
-            labels = relabel(attention, logits.float())
-        losses = {"classification": soft_cross_entropy(logits, labels)}
-        if mixed.regions is not None:
-            source = mixed.regions.source_mask
-            by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
-            on_target, on_source = by_region.unbind(dim=1)
-            losses |= fine_grained_losses(on_target, on_source, mixed.regions)
-        else:
-            losses["classification"] = losses["classification"] + self.backbone.unused_token_head()
-        if mixed.teacher_logits is not None:
-            losses["consistency"] = consistency_loss(logits, mixed.teacher_logits)
-        return losses
+        Returns:
+            `loss`, and `notes`: what the mixer notes about the batch, such as its branch.
+        """
+        images, classes = batch
+        # Stochastic depth and dropout; every rank draws its own
+        reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
+        labels = soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
+        model = self._guide_model[0] if self._guide_model else self.backbone
+        with torch.no_grad(), span("mix"):
+            mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
+        self.mixing = _describe(self.mixer, mixed)
+        losses = self.criterion.terms(mixed)
+        loss = self.criterion.total(losses, self._soft_start())
+        if self._is_logged_step():
+            self._log_step(loss, losses, mixed)
+        return {"loss": loss, "notes": mixed.notes}
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the loss anew: `Trainer.validate` leaves it in inference mode, closed to fit."""
+        """Reset the loss: `Trainer.validate` leaves inference tensors that `fit` cannot update."""
         self.val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Evaluate one batch of the validation set."""
+        """Evaluate one batch of the validation set and return its `logits`."""
         return self._evaluate(batch, "val", self.val_accuracy, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Evaluate one batch of the test set."""
+        """Evaluate one batch of the test set and return its `logits`."""
         return self._evaluate(batch, "test", self.test_accuracy, self.test_loss)
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
-        """The most probable class of each image, its probability and the image's file."""
+        """Return the file, the most probable class, and its probability for each image."""
         images, files = batch
         probability, label = self(images).float().softmax(dim=1).max(dim=1)
         return {"file": files, "class": label, "probability": probability}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The recipe's optimizer and schedule, at the learning rate of the global batch."""
+        """Create optimizer and schedule for the learning rate of the global batch size."""
         trainer = self.trainer
         total_steps = trainer.estimated_stepping_batches
         if math.isinf(total_steps):
             raise InputError(
-                "the cosine schedule needs an end: set trainer.max_epochs or trainer.max_steps"
+                f"trainer.max_epochs={trainer.max_epochs}: the cosine schedule needs an end. Set "
+                "trainer.max_epochs or trainer.max_steps."
             )
-        trainer.fit_loop.setup_data()  # Lightning has not, where max_steps alone sets the end
+        trainer.fit_loop.setup_data()  # Lightning has not done so if only max_steps sets the end
+        if int(total_steps) < 1 or trainer.num_training_batches < 1:
+            raise InputError(
+                f"trainer.max_epochs={trainer.max_epochs}: leaves no step to train, with "
+                f"trainer.max_steps={trainer.max_steps} and {trainer.num_training_batches} batches "
+                "per epoch. Raise one of them."
+            )
         accumulate = trainer.accumulate_grad_batches
         global_batch = self.batch_size * trainer.world_size * accumulate
         lr = self.optim.effective_lr(global_batch)
-        rises = " (it rises to optim.min_lr, which is above)" if lr < self.optim.min_lr else ""
-        rank_zero_info(f"learning rate {lr:.4g} at a global batch of {global_batch}{rises}")
+        rises = " (below model.optim.min_lr, so it rises)" if lr < self.optim.min_lr else ""
+        rank_zero_info(f"learning rate {lr:.4g} for a global batch of {global_batch}{rises}")
         for logger in self.loggers:
             logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
-        # Lightning clips, and unscales what fp16 scaled, between backward and step; fused kernels
-        # do the one themselves and know nothing of the other
+        # Lightning clips gradients, and unscales them under fp16, between backward and step. Fused
+        # kernels do not support that.
         fused = not trainer.gradient_clip_val and trainer.scaler is None
         optimizer = create_optimizer(self.backbone, self.optim, lr, fused)
-        if int(total_steps) < 1 or trainer.num_training_batches < 1:
-            raise InputError(
-                f"trainer.max_epochs {trainer.max_epochs}, trainer.max_steps {trainer.max_steps} "
-                f"and {trainer.num_training_batches} batches an epoch leave no step to train"
-            )
-        # Lookahead is no whole optimizer of torch's; the one inside is
+        # Lookahead is not a complete torch optimizer; the one inside is
         inner = getattr(optimizer, "_base_optimizer", optimizer)
         inner.register_load_state_dict_pre_hook(keep_config_settings)
         steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
@@ -307,84 +253,56 @@ class SMMixModule(LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the norms of gradient and weights, at the steps that are logged."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.global_step + 1) % every == 0:
+        """Log the norms of gradients and weights."""
+        if self._is_logged_step():
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms = {"grad_norm": gradients, "weight_norm": [weight.detach() for weight in weights]}
             self.log_dict({f"train/{name}": get_total_norm(of) for name, of in norms.items()})
 
     def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
-        """Step timm's schedule, which counts for itself in the unit it was made with."""
+        """Step timm's schedule, which counts in the unit that it was created with."""
         scheduler.step(self.current_epoch + 1)
         scheduler.step_update(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave word of how the weights came about."""
+        """Store how the weights were trained and how images are prepared for them."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
-        recipe = getattr(self.trainer.datamodule, "eval_recipe", None)  # type: ignore[attr-defined]
-        if recipe is not None:
-            kept = {"crop_pct": recipe.crop_ratio, "interpolation": recipe.interpolation}
-            checkpoint["prepared"] = kept
+        recipe = image_data(self.trainer).eval_recipe
+        checkpoint["prepared"] = {
+            "crop_pct": recipe.crop_ratio,
+            "interpolation": recipe.interpolation,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model before anything is loaded."""
-        if self.fitting:
-            check_progress(checkpoint)
-            follow_moved_folder(self.trainer, checkpoint)
-            resume_interrupted_epoch(checkpoint)
-            checkpoint["lr_schedulers"] = []  # the schedule follows from the config and the step
-        trained = checkpoint.get("trained")
-        self.trained = trained if isinstance(trained, dict) else self.trained
-        if "state_dict" not in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
-            return
-        ours, theirs = self.state_dict(), checkpoint["state_dict"]
-        wrong = [
-            key
-            for key, own in ours.items()
-            if key not in theirs
-            or own.shape != theirs[key].shape
-            or own.is_floating_point() != theirs[key].is_floating_point()
-        ]
-        if wrong or len(theirs) != len(ours):
-            raise InputError(
-                f"the checkpoint holds another model than {self.hparams['backbone']} with "
-                f"{self.num_classes} classes: {len(wrong)} of {len(ours)} tensors are missing or "
-                "differ in shape or type, "
-                f"{(wrong or sorted(theirs.keys() - ours.keys()))[0]} among them; "
-                "use the config it was trained with"
-            )
-        self._tell_differences(checkpoint.get("hyper_parameters"))
+        """Reject an unsuitable checkpoint before anything is loaded."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            prepare_resume(self, checkpoint)
+        self.provenance = provenance(checkpoint)
+        if "state_dict" in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
+            check_weights(self, checkpoint)
 
-    def _tell_differences(self, saved: Any) -> None:
-        """Warn of settings that shapes do not show, and that change what the weights do."""
-        if not isinstance(saved, dict):
-            return
-        told = [
-            f"{name} {saved[name]}, not {self.hparams[name]}"
-            for name in ("backbone", "backbone_args", "mean", "std")
-            if name in saved and _without_drops(saved[name]) != _without_drops(self.hparams[name])
-        ]
-        seed = self.trained.get("seed", run_seed())
-        if self.fitting and seed != run_seed():
-            told.append(f"seed {seed}, not {run_seed()}, so batches and mixing are drawn anew")
-        if told:
-            rank_zero_warn(f"the checkpoint was trained with {'; '.join(told)}")
+    def _make_settings_plain(self) -> None:
+        """Keep objects and file names out of the settings that checkpoints store."""
+        for name in ("guide", "losses", "optim"):
+            if not isinstance(self.hparams[name], dict):
+                self.hparams[name] = asdict(self.hparams[name])
+        if not isinstance(self.hparams["mixer"], dict):  # an object would put code into the file
+            del self.hparams["mixer"]
+        del self.hparams["init_from"]  # a checkpoint of this run does not need the file
+        self.hparams["pretrained"] = False  # nor timm's weights
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
-        """The same choices on every rank, and again after a resume: nothing has to be saved.
+        """Return the mixer's generator: the same draws on all ranks, and after a resume.
 
-        The global step would stand still while gradients accumulate; epoch and batch index do not.
+        The global step does not change while gradients accumulate; epoch and batch index do.
         """
         return np.random.default_rng((run_seed(), self.current_epoch, batch_idx))
 
-    def _weights_now(self) -> dict[str, float]:
-        """The extra losses' weights in this epoch."""
-        if self.current_epoch >= self.soft_start_epochs:
-            return self.loss_weights
-        risen = self.current_epoch / self.soft_start_epochs
-        return {name: risen * weight for name, weight in self.loss_weights.items()}
+    def _soft_start(self) -> float:
+        """Return the factor of the extra losses in this epoch."""
+        epochs = self.loss_config.soft_start_epochs
+        return 1.0 if self.current_epoch >= epochs else self.current_epoch / epochs
 
     def _evaluate(
         self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric
@@ -399,33 +317,27 @@ class SMMixModule(LightningModule):
         self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         return {"logits": logits}
 
+    def _is_logged_step(self) -> bool:
+        """Return True at the steps whose values Lightning hands to the loggers."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.global_step + 1) % every == 0
+
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
-        # not with prog_bar, for which Lightning reads them back from the device at every step
-        self.log("train/loss", loss.detach())
+        reset_step_metrics(self.trainer)
+        # Not with prog_bar, for which Lightning reads values back from the device at every step
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("lr", self._on_device(lr))
         lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self._on_device(mixed.lam)
         self.log_dict(
-            {f"train/loss_{name}": value.detach() for name, value in losses.items()}
-            | {"train/lam": lam}
+            {"train/loss": loss.detach(), "lr": self._on_device(lr), "train/lam": lam}
+            | {f"train/loss_{name}": value.detach() for name, value in losses.items()}
             | {f"train/{name}": self._on_device(value) for name, value in mixed.notes.items()}
         )
 
     def _on_device(self, number: float) -> Tensor:
-        """A number to log. Lightning would copy it to the device, and the host wait for that."""
+        """Return a number as a tensor; Lightning would copy it and wait for the device."""
         return torch.full((), number, device=self.device)
 
 
-def _without_drops(value: Any) -> Any:
-    """A setting as what it does in evaluation, where nothing is dropped."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    if isinstance(value, dict | None):
-        return {k: v for k, v in (value or {}).items() if "drop" not in str(k)}
-    return value
-
-
-def _mixing(mixer: Mixer, mixed: Mixed) -> str:
-    """Branch and region side of a batch, in words."""
+def _describe(mixer: Mixer, mixed: Mixed) -> str:
     notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in mixed.notes.items())
     return f"mixed by {type(mixer).__name__}{''.join(notes)}"

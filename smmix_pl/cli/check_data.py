@@ -1,42 +1,44 @@
-"""The pre-flight check: read every image of a data set, tell what is wrong, give a verdict.
+"""`smmix check-data`: read every image of a dataset and report problems."""
 
-``python -m smmix_pl.cli.check_data --data smmix_pl.data.CUB --data.root DIR``, or with an overlay,
-``--config data/cub.yaml --data.root DIR``. Ends with status 1 where the verdict is bad. Set
-``--data.check true`` to have a run check what it needs before it starts.
-"""
+from collections.abc import Sequence
 
-import sys
-
-from jsonargparse import auto_cli
-
-from smmix_pl.cli.input_errors import FunctionParser, report_input_errors
-from smmix_pl.cli.main import resolve_configs
+from smmix_pl.cli.config_paths import resolve_configs
+from smmix_pl.cli.tool_parser import ToolParser
 from smmix_pl.cli.trusted_packages import restrict_imports
-from smmix_pl.data.datamodule import ImageData, Split
+
+DESCRIPTION = """Read every image of a dataset, print a report on each split, and exit with status 1
+if something is wrong.
+
+  smmix check-data --config data/cub.yaml --data.root DIR
+  smmix check-data --data CUB --data.root DIR
+
+`--data.check true` makes a run check the splits that it needs before it starts."""
 
 
-def tell(data: ImageData, trainer: dict | None = None) -> None:  # type: ignore[type-arg]
-    """Read every image of a data set and give a verdict.
+def main(words: Sequence[str]) -> None:
+    """Check a dataset.
 
     Args:
-        data: The data set.
-        trainer: What an overlay says of the trainer; a check needs none of it.
+        words: Words of the command line after the command.
+
+    Raises:
+        SystemExit: With status 1, if the dataset has problems.
     """
-    splits: tuple[Split, ...] = ("train", "val", "test") if data.trainable else ("test",)
+    restrict_imports()
+    from argparse import RawDescriptionHelpFormatter
+
+    from smmix_pl.data import ImageData
+
+    parser = ToolParser("check-data", DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="config", help="Config of a dataset, or a recipe.")
+    parser.add_subclass_arguments(ImageData, "data", required=True, help="The dataset.")
+    for section in ("model", "trainer"):  # an overlay or recipe may set them; a check ignores them
+        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
+    options = parser.parse_args(resolve_configs(list(words)))
+    data = parser.instantiate_classes(options).data
     good = True
-    for report in data.reports(splits):
+    for report in data.reports(("train", "val", "test") if data.trainable else ("test",)):
         print(report, end="\n\n")
         good = good and report.good
-    raise SystemExit(0 if good else 1)
-
-
-def main(args: list[str] | None = None) -> None:
-    """Check the data set that the command line describes."""
-    with report_input_errors():
-        restrict_imports()
-        words = resolve_configs(sys.argv[1:] if args is None else args)
-        auto_cli(tell, args=words, as_positional=False, parser_class=FunctionParser)
-
-
-if __name__ == "__main__":
-    main()
+    if not good:
+        raise SystemExit(1)

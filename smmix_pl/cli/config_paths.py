@@ -9,16 +9,23 @@ import yaml
 from smmix_pl.errors import InputError, did_you_mean
 
 NULL = re.compile(r"^(--data\.(?:init_args\.)?(?:train|eval)_transform)\.(\w+)=(?:null|~)$")
-"""jsonargparse hands a null that is so deep on as the word None."""
+"""jsonargparse passes on a null at this depth as the word None."""
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
-"""What the model learns from the data; nobody says it twice."""
+"""Model settings that come from the data."""
+DEFAULTS = "_defaults.yaml"
+"""The config that is loaded before all others: loggers, callbacks, checkpoints."""
+
+
+def default_configs() -> list[str]:
+    """Return the path of the config that is loaded before all others."""
+    return [str(configs_folder() / DEFAULTS)]
 
 
 def resolve_configs(words: list[str]) -> list[str]:
-    """Replace each ``--config NAME`` by a path: NAME itself if it is a file, else a shipped config.
+    """Replace each `--config NAME` by a path: NAME itself if it is a file, else a shipped config.
 
     Raises:
-        InputError: It is neither, or it sets what the data sets.
+        InputError: There is no such config, or it sets what the data sets.
     """
     resolved = [NULL.sub(r'\1={"\2": null}', word) for word in words]
     for index, word in enumerate(words):
@@ -30,56 +37,59 @@ def resolve_configs(words: list[str]) -> list[str]:
 
 
 def find_config(name: str) -> str:
-    """The path of a config file, looked up as a path first and then among the shipped configs.
+    """Return the path of a config, looked up as a path first and then among the shipped configs.
 
     Raises:
-        InputError: There is none of that name, or it sets what the data sets.
+        InputError: There is no such config, or it sets what the data sets.
     """
     folder = configs_folder()
     for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if path.is_file():
             _check_config(path)
             return str(path)
-    shipped = [path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")]
+    shipped = [path.relative_to(folder).as_posix() for path in folder.rglob("[!_]*.yaml")]
     raise InputError(
-        f"there is no config {name!r}, neither as a file from here nor among the shipped ones; "
+        f"--config={name}: not found in the current directory or among the shipped configs. "
         + did_you_mean(name, shipped)
     )
 
 
 def configs_folder() -> Path:
-    """Where the shipped configs are: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the shipped configs: in an installed package, or in the checkout."""
     package = Path(__file__).parent.parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _check_config(path: Path) -> None:
-    """Refuse a value that the link from the data would silently replace."""
+    """Reject values that the link from the data would silently replace."""
     try:
-        config = yaml.load(path.read_text(), OnceLoader) or {}
+        config = yaml.load(path.read_text(), UniqueKeyLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+        details = " ".join(str(error).split())
+        raise InputError(f"--config={path}: not a valid YAML file ({details}).") from error
     if not isinstance(config, dict):
         raise InputError(
-            f"{path} holds no sections such as model: and data:; see {configs_folder()}"
+            f"--config={path}: has no sections such as model: and data:. See {configs_folder()}."
         )
     model = config.get("model")
     for name in FROM_DATA:
         if isinstance(model, dict) and name in model:
-            raise InputError(f"{path} sets model.{name}, which comes from the data; take it out")
+            raise InputError(
+                f"--config={path}: sets model.{name}, which comes from the data. Remove it."
+            )
 
 
-class OnceLoader(yaml.SafeLoader):
-    """YAML in which each name is said once; plain YAML silently takes the last."""
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Loader that rejects duplicate keys; plain YAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping, if no name is in it twice."""
+        """Return the mapping, if every key is unique."""
         names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key, _ in node.value:
             if names.count(key.value) > 1:
                 raise yaml.MarkedYAMLError(
-                    problem=f"it says {key.value!r} twice; take one out",
+                    problem=f"duplicate key {key.value!r}; remove one",
                     problem_mark=node.value[-1][0].start_mark,
                 )
         return super().construct_mapping(node, deep)

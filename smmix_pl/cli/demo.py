@@ -1,11 +1,5 @@
-"""SMMix, CutMix and Mixup on your own images, with a trained model; one PNG.
+"""`smmix demo`: what SMMix, CutMix, and Mixup make of your images, with a trained model."""
 
-    python -m smmix_pl.cli.demo IMAGES --checkpoint FILE --output mixing.png
-
-Each image is mixed with one from the other end of the folder.
-"""
-
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,70 +10,80 @@ from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.training.mixed_images import displayable, mixing_examples
 from smmix_pl.checks import in_range
-from smmix_pl.cli.input_errors import WordsParser, report_input_errors
+from smmix_pl.cli.tool_parser import ToolParser
 from smmix_pl.data.io.images import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
 from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.errors import InputError
 from smmix_pl.mixing import CutMix, Mixer, Mixup
-from smmix_pl.models import Backbone
+from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import load_weights, open_checkpoint, settings_in
 from smmix_pl.plots import mixing_figure
 
+DESCRIPTION = """Draw what SMMix, CutMix, and Mixup make of your images, as one PNG. Each image is
+mixed with one from the other end of the folder."""
 PEERS: dict[str, Mixer] = {"CutMix": CutMix(), "Mixup": Mixup()}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Draw; bad input is told in one sentence on stderr, with exit status 2."""
-    parser = WordsParser(prog="python -m smmix_pl.cli.demo", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("images", type=Path, help="folder of images, at least two")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of a run of ours")
-    parser.add_argument("--output", type=Path, default=Path("mixing.png"), help="PNG to write")
-    parser.add_argument("--examples", type=int, default=4, help="rows, at most one for two images")
-    parser.add_argument("--side", type=int, help="of the region in tokens (default: half the grid)")
-    parser.add_argument("--seed", type=int, default=0, help="of CutMix's boxes and Mixup's shares")
-    with report_input_errors():
-        options = parser.parse_args(words)
-        in_range("--seed", options.seed, 0)
-        if options.output.suffix.lower() != ".png":
-            raise InputError(f"--output is {options.output}; end it in .png")
-        figure = demonstration(
-            options.images, options.checkpoint, options.examples, options.side, options.seed
-        )
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(options.output, dpi=120)
-    print(options.output)
+def main(words: Sequence[str]) -> None:
+    """Draw the figure.
+
+    Args:
+        words: Words of the command line after the command.
+    """
+    parser = ToolParser("demo", DESCRIPTION)
+    parser.add_argument("images", type=Path, help="Folder of at least two images.")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="Checkpoint written by `smmix fit`."
+    )
+    parser.add_argument("--output", type=Path, default=Path("mixing.png"), help="PNG to write.")
+    parser.add_argument("--examples", type=int, default=4, help="Number of rows, two images each.")
+    parser.add_argument(
+        "--side", type=int | None, default=None, help="Region side in tokens. Default: half."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of CutMix and Mixup.")
+    options = parser.parse_args(list(words))
+    in_range("--seed", options.seed, 0)
+    if options.output.suffix.lower() != ".png":
+        raise InputError(f"--output={options.output}: must end in .png.")
+    figure = demonstration(
+        options.images, options.checkpoint, options.examples, options.side, options.seed
+    )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.output, dpi=120)
+    print(f"Wrote {options.output}.")
 
 
 def demonstration(
     images: Path, checkpoint: Path, examples: int = 4, side: int | None = None, seed: int = 0
 ) -> Figure:
-    """Each row: two images with what the model attends to, and what three mixers make of them.
+    """Draw pairs of images with the model's attention, and what three mixers make of them.
 
     Args:
-        images: Folder.
-        checkpoint: Of `SMMixModule`; an average of weights in it is taken.
-        examples: Rows.
-        side: Region side in tokens; null for half of the grid.
-        seed: Of CutMix's boxes and Mixup's shares.
+        images: Folder of images.
+        checkpoint: Checkpoint of `SMMixModule`. Averaged weights are used if it has them.
+        examples: Number of rows.
+        side: Region side in tokens. None uses half of the grid.
+        seed: Seed of CutMix's boxes and Mixup's ratios.
 
     Raises:
-        InputError: The folder has no two images, the checkpoint is not ours, or the region does not
-            fit the grid.
+        InputError: The folder has fewer than two images, the checkpoint is unsuitable, or the
+            region does not fit the grid.
     """
     backbone, settings = load_backbone(checkpoint)
     shortest = min(backbone.grid)
     side = shortest // 2 if side is None else side
     if not 0 < side < shortest:
-        raise InputError(f"--side is {side}; the model's grid takes 1 to {shortest - 1} tokens")
+        raise InputError(f"--side={side}: must be in [1, {shortest - 1}] tokens for this model.")
     existing_folder(images, "IMAGES")
     files = ImageFiles(
         images, eval_transform(EvalTransform(crop_ratio=1.0), settings["image_size"])
     )
     rows = min(examples, len(files) // 2)
     if rows < 1:
-        raise InputError(f"mixing takes two images; {images} has one, and --examples is {examples}")
+        raise InputError(
+            f"{images}: mixing needs two images. Add images, or raise --examples ({examples})."
+        )
     chosen = [*range(rows), *range(len(files) - rows, len(files))]
     batch = torch.stack([files[index][0] for index in chosen])
     names = [Path(files[index][1]).stem for index in chosen]
@@ -88,7 +92,7 @@ def demonstration(
     peers = {}
     for name, mixer in PEERS.items():
         mixed = mixer(batch, labels, backbone, np.random.default_rng(seed))
-        peers[f"{name}\n{float(mixed.lam):.0%} of the target"] = mixed.images
+        peers[f"{name}\n{float(mixed.lam):.0%} target"] = mixed.images
     found = [
         example._replace(peers={title: images[row] for title, images in peers.items()})
         for row, example in enumerate(mixing_examples(backbone, batch, names, side))
@@ -97,10 +101,10 @@ def demonstration(
 
 
 def load_backbone(checkpoint: Path) -> tuple[Backbone, dict[str, Any]]:
-    """The backbone of a run's checkpoint, and the settings it was trained with.
+    """Return the backbone of a checkpoint, and image size, mean, and std of its training.
 
     Raises:
-        InputError: There is no such file, or it is not ours.
+        InputError: The file is missing or not a checkpoint of `SMMixModule`.
     """
     settings = settings_in(open_checkpoint(checkpoint), checkpoint)
     size = tuple(settings["image_size"])
@@ -109,13 +113,9 @@ def load_backbone(checkpoint: Path) -> tuple[Backbone, dict[str, Any]]:
         settings["num_classes"],
         size,
         token_head=settings.get("token_head", "own"),
-        attention=settings.get("attention") or "tokens",
+        guide=GuideConfig(readout=settings.get("guide", {}).get("readout")),
         model_args=settings.get("backbone_args"),
     )
     load_weights(backbone, checkpoint)
     kept = {"image_size": size} | {name: tuple(settings[name]) for name in ("mean", "std")}
     return backbone.eval(), kept
-
-
-if __name__ == "__main__":
-    main()

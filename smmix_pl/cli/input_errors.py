@@ -1,68 +1,40 @@
-"""What all programs share: bad input is told in one sentence on stderr, with exit status 2."""
+"""Invalid input as one line on stderr with exit status 2, for every command.
 
-import argparse
+Exceptions of other libraries are recognized by type and origin. Only where a library has neither,
+is its message read, and all such regular expressions are in this file.
+"""
+
+import errno
 import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EFBIG,
-    EIO,
-    EISDIR,
-    ELOOP,
-    EMFILE,
-    ENAMETOOLONG,
-    ENOENT,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-    ESTALE,
-)
-from typing import NoReturn
-
-import jsonargparse
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from packaging.version import InvalidVersion
 
 from smmix_pl.cli.trusted_packages import PACKAGES
 from smmix_pl.errors import InputError, one_line
 
-DISK = (
-    ENOENT,
-    ENOSPC,
-    EDQUOT,
-    EFBIG,
-    EROFS,
-    EACCES,
-    EPERM,
-    EIO,
-    ESTALE,
-    EEXIST,
-    ENOTDIR,
-    EISDIR,
-    ELOOP,
-    EMFILE,
-    ENAMETOOLONG,
+DISK_ERRORS = {
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE"),
+        *("ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ESTALE"),
+    )
+}
+REJECTIONS = (
+    *("AttributeError", "ImportError", "ModuleNotFoundError", "RuntimeError", "ValueError"),
+    *("ZeroDivisionError", "InvalidVersion"),
 )
-
-
-SPOKEN = (AttributeError, ImportError, RuntimeError, ValueError, ZeroDivisionError, InvalidVersion)
-"""What Lightning, and what it asks, raise on values that they refuse."""
+"""What Lightning and the packages it asks raise for values that they reject."""
 
 
 @contextmanager
 def report_input_errors() -> Iterator[None]:
-    """Tell bad input and what the disk refuses; set ``SMMIX_DEBUG=1`` to see the traceback.
+    """Print invalid input and disk errors on one line; other exceptions pass through.
 
     Raises:
-        SystemExit: Status 2, for an exception that is the input's fault; others go through.
+        SystemExit: With status 2, for an exception caused by the input.
     """
     try:
         yield
@@ -70,98 +42,97 @@ def report_input_errors() -> Iterator[None]:
         cause = input_error(error)
         if cause is None or os.environ.get("SMMIX_DEBUG", "0") not in ("", "0"):
             raise
-        print("error:", one_line(f"{cause}{last_good(error)}"), file=sys.stderr)
+        print("error:", one_line(f"{cause}{last_good_checkpoint(error)}"), file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def input_error(error: BaseException | None) -> Exception | None:
-    """The bad input behind an exception, ours or what Lightning calls misconfiguration, if any."""
+    """Return the invalid input behind an exception, or None if the input is not its cause."""
     outermost = error
-    while error is not None and not isinstance(error, (InputError, MisconfigurationException)):
+    while error is not None and not _is_input_error(error):
         error = error.__cause__ or error.__context__
-    if error is None and isinstance(outermost, OSError) and outermost.errno in DISK:
-        file = outermost.filename or "the run's folder"
-        return InputError(f"{file} cannot be used ({outermost.strerror}); look at disk and rights")
-    if error is None and outermost is not None:
-        if _out_of_memory(outermost):
-            return InputError(
-                f"the memory does not suffice ({str(outermost).strip()[:200] or 'MemoryError'}); "
-                "lower data.batch_size, data.image_size or what else is large"
-            )
-        if type(outermost).__name__ == "PathError":  # jsonargparse's, on writing the config
-            return InputError(f"{outermost}; look at disk and rights")
-        if any(_raised_by(outermost, package) for package in ("lightning", "fsspec", "packaging")):
-            return InputError(f"Lightning refuses this: {outermost}; SMMIX_DEBUG=1 shows where")
-        if _raised_by(outermost, "torch.optim") and "loaded state dict" in str(outermost):
-            return InputError(
-                f"the checkpoint's optimizer is another one ({outermost}); use the config it was "
-                "trained with, or start from its weights with --model.init_from"
-            )
-    return error
+    if isinstance(error, Exception):
+        return error
+    if outermost is None:
+        return None
+    if isinstance(outermost, OSError) and outermost.errno in DISK_ERRORS:
+        file = outermost.filename or "the run folder"
+        return InputError(
+            f"{file}: cannot be used ({outermost.strerror}). Check disk space and permissions."
+        )
+    if type(outermost).__name__ == "PathError":  # jsonargparse's, when it writes the config
+        return InputError(f"{outermost}. Check disk space and permissions.")
+    if _is_out_of_memory(outermost):
+        details = str(outermost).strip()[:200] or "MemoryError"
+        return InputError(f"out of memory ({details}). Reduce data.batch_size or data.image_size.")
+    if any(_raised_by(outermost, package) for package in ("lightning", "fsspec", "packaging")):
+        return InputError(
+            f"Lightning rejects the settings ({outermost}). Set SMMIX_DEBUG=1 to see where."
+        )
+    if _raised_by(outermost, "torch.optim") and "loaded state dict" in str(outermost):
+        return InputError(
+            f"the checkpoint holds the state of another optimizer ({outermost}). Use the config of "
+            "its run, or start from its weights with --model.init_from."
+        )
+    return None
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """Of the host or of a device; torch has no type for the host's."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+def _is_input_error(error: BaseException) -> bool:
+    return isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return True for the memory of the host or of a device; torch has no type for the host's."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError"
+        or (type(error) is RuntimeError and "DefaultCPUAllocator" in str(error))
     )
 
 
 def _raised_by(error: BaseException, package: str) -> bool:
-    """Whether a package's own code says that it is not used rightly; it has no type for that."""
+    """Return True if a package's own code rejects how it is used; it has no type for that."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if type(error) not in SPOKEN or not frames:
+    if type(error).__name__ not in REJECTIONS or not frames:
         return False
     return str(frames[-1].f_globals.get("__name__")).startswith(f"{package}.")
 
 
-def last_good(error: BaseException) -> str:
-    """Where a run that failed can go on from, as `Preemption` found it."""
+def last_good_checkpoint(error: BaseException) -> str:
+    """Return where a failed run can resume from, as `Preemption` found it."""
     path = getattr(error, "last_good", None)
-    return "" if path is None else f"; --ckpt_path last goes on from the last good one, {path}"
+    return "" if path is None else f" --ckpt_path last resumes from {path}."
 
 
 def plain(message: str) -> str:
-    """What jsonargparse says about a value, in words: without types as Python prints them."""
+    """Return a message of jsonargparse about a value without Python's notation of types."""
     message = " ".join(message.split())
     union = re.search(r"Does not validate against any of the Union .*?Errors: (.*)", message)
     if union is not None:
         reasons, _, given = union[1].partition(" Given value type: ")
         value = given.rpartition("Given value: ")[2]
-        told = " or ".join(dict.fromkeys(reasons.removeprefix("- ").split(" - ")))
+        expected = " or ".join(dict.fromkeys(reasons.removeprefix("- ").split(" - ")))
         message = (
             message[: union.start()]
-            + told.replace(" or Expected", " or")
+            + expected.replace(" or Expected", " or")
             + (f". Got value: {value}" if value else "")
         )
-    # jsonargparse ends in the whole of what it was about to build
+    # jsonargparse ends with all of what it was about to build
     message = re.sub(r"(?: or [\w ]+)*\. Got value: Namespace\(.*", "", message)
     message = re.sub(r"(?:a )?<class '(?:[\w.]+\.)?(\w+)'>", r"\1", message).replace("typing.", "")
     return message.replace("NoneType", "null")
 
 
-def refused(message: str, mend: str) -> InputError:
-    """What jsonargparse does not accept, and the mend."""
+def parser_error(message: str, hint: str) -> InputError:
+    """Return the error for what jsonargparse does not accept.
+
+    Args:
+        message: As jsonargparse words it.
+        hint: Sentence that says what to do.
+    """
     denied = re.search(r"Importing '([\w.]+)' is not allowed", message)
     if denied is not None:
         return InputError(
-            f"{denied[1]} is of no package that configs may name ({', '.join(PACKAGES)}); "
-            f"if you trust it, set SMMIX_PACKAGES={denied[1].split('.')[0]}"
+            f"{denied[1]}: not in a package that configs may import from ({', '.join(PACKAGES)}). "
+            f"If you trust it, set SMMIX_PACKAGES={denied[1].split('.')[0]}."
         )
-    return InputError(plain(message) + mend)
-
-
-class WordsParser(argparse.ArgumentParser):
-    """Of a program with a few words."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an `InputError` instead of printing the usage."""
-        raise InputError(f"{message}; --help tells what is allowed")
-
-
-class FunctionParser(jsonargparse.ArgumentParser):
-    """Of a program that is a function's signature."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise an `InputError` instead of printing the usage."""
-        raise input_error(ex) or refused(message, "; --help tells what is allowed") from ex
+    return InputError(f"{plain(message).rstrip('.')}. {hint}".rstrip())

@@ -1,9 +1,4 @@
-"""How long a recipe will take: a few of its real training steps on this machine, and arithmetic.
-
-    python -m smmix_pl.cli.plan --config deit_t.yaml [--config ...] [--images 1281167] [--devices 8]
-
-Configs and further flags are those of `lightning fit`. Needs no data: the images are random.
-"""
+"""`smmix plan`: how long a recipe will take, from a few of its real training steps."""
 
 import argparse
 import logging
@@ -12,25 +7,25 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smmix_pl.callbacks.training.throughput import GIB, peak_memory
 from smmix_pl.checks import in_range
-from smmix_pl.cli.input_errors import WordsParser, report_input_errors
-from smmix_pl.cli.step_profiler import profile_steps
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.errors import InputError
-from smmix_pl.step_timer import device_name
+
+DESCRIPTION = """Estimate the time and memory of a recipe from a few of its training steps on this
+machine. Takes the options of `smmix fit`, and needs no data, because the images are random.
+Example: smmix plan --config deit_t.yaml --devices 8 --data.batch_size 128"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe takes.
+    """Cost of a recipe.
 
     Attributes:
-        seconds: Of one step on one device.
-        batch: Images of one device and step.
+        seconds: Time of one step on one device.
+        batch: Images per device and step.
         images: Training images.
-        epochs: How often each is seen.
-        devices: Over all machines; each is assumed as fast as one alone.
+        epochs: Number of epochs.
+        devices: Devices over all machines, each assumed to be as fast as one alone.
     """
 
     seconds: float
@@ -41,17 +36,17 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """In an epoch; a last batch that is not full is left out, as in training."""
+        """Steps per epoch; an incomplete last batch is dropped, as in training."""
         return self.images // (self.batch * self.devices)
 
     @property
     def images_per_second(self) -> float:
-        """Over all devices."""
+        """Throughput over all devices."""
         return self.batch * self.devices / self.seconds
 
     @property
     def hours(self) -> float:
-        """Of all epochs."""
+        """Time of all epochs."""
         return self.epochs * self.steps * self.seconds / 3600
 
     @property
@@ -60,47 +55,46 @@ class Plan:
         return self.hours * self.devices
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Print the plan; bad input is told in one sentence on stderr, with exit status 2."""
-    parser = WordsParser(
-        prog="python -m smmix_pl.cli.plan", description=__doc__, allow_abbrev=False
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--images", type=int, default=1281167, help="in the training set")
-    parser.add_argument("--classes", type=int, default=1000, help="of the data set")
-    parser.add_argument("--devices", type=int, default=8, help="of each machine")
-    parser.add_argument("--nodes", type=int, default=1, help="machines")
-    parser.add_argument("--steps", type=int, default=12, help="to time")
-    with report_input_errors():
-        restrict_imports()
-        for part in ("pytorch", "fabric"):
-            logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        options, recipe = parser.parse_known_args(words)
-        print(told(options, recipe))
-
-
-def told(options: argparse.Namespace, recipe: Sequence[str]) -> str:
-    """The plan in words.
+def main(words: Sequence[str]) -> None:
+    """Print the plan.
 
     Args:
-        options: The command's own.
-        recipe: Words of ``lightning fit``.
+        words: Words of the command line after the command.
+    """
+    restrict_imports()
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+    has_help = not {"-h", "--help"}.isdisjoint(words)
+    has_recipe = any(word.partition("=")[0] in ("--config", "-c") for word in words)
+    if not has_recipe and not has_help:
+        raise InputError("--config: no recipe is named. Pass one, such as --config deit_t.yaml.")
+    print(plan_text(words))
+
+
+def plan_text(words: Sequence[str]) -> str:
+    """Return the plan as text.
+
+    Args:
+        words: Options of `smmix plan`.
 
     Raises:
-        InputError: A number is out of range, there is no recipe, or too few images for one step.
+        InputError: An option is out of range, or the dataset has too few images for one step.
     """
+    options = _own_options(words)
     for name in ("images", "devices", "nodes", "steps"):
         in_range(f"--{name}", getattr(options, name), 1)
     in_range("--classes", options.classes, 2, 10**6)
-    if not any(word.partition("=")[0] in ("--config", "-c") for word in recipe):
-        raise InputError("no recipe is named; give --config, such as --config deit_t.yaml")
-    stopwatch, cli = profile_steps(recipe, options.classes, options.steps)
+    from smmix_pl.callbacks.training.throughput import GIB, peak_memory
+    from smmix_pl.cli.step_profiler import profile_steps
+    from smmix_pl.step_timer import device_name
+
+    cli = profile_steps(words, DESCRIPTION, options.classes, options.steps)
     module, trainer, data = cli.model, cli.trainer, cli.datamodule
-    assert trainer.max_epochs is not None, "a recipe without is refused"
-    share = getattr(module.mixer, "switch_prob", 1.0)
+    assert trainer.max_epochs is not None, "PlanCLI rejects a recipe without it"
+    switch_prob = getattr(module.mixer, "switch_prob", 1.0)
     plan = Plan(
-        expected_seconds(stopwatch.seconds, share),
+        expected_seconds(cli.times.seconds, switch_prob),
         data.batch_size,
         options.images,
         trainer.max_epochs,
@@ -108,14 +102,14 @@ def told(options: argparse.Namespace, recipe: Sequence[str]) -> str:
     )
     if not plan.steps:
         raise InputError(
-            f"one step takes {plan.batch} images on each of {plan.devices} devices, and --images "
-            f"is {plan.images}; lower data.batch_size or --devices"
+            f"--images={plan.images}: fewer than one step of {plan.batch} images on each of "
+            f"{plan.devices} devices. Reduce data.batch_size or --devices."
         )
     height, width = data.image_size
     device = trainer.strategy.root_device
     lines = {
         "recipe": f"{module.hparams['backbone']}, {type(module.mixer).__name__}, {height} x "
-        f"{width} pixels, {trainer.precision}, {plan.batch} images a device and step",
+        f"{width} pixels, {trainer.precision}, {plan.batch} images per device and step",
         "measured on": f"{device_name(device)}, {options.steps} steps",
         "seconds per step": f"{plan.seconds:.4g}",
         "images per second": f"{plan.images_per_second:.4g}",
@@ -127,32 +121,42 @@ def told(options: argparse.Namespace, recipe: Sequence[str]) -> str:
     return "\n".join(
         [
             *(f"{name:<18} {value}" for name, value in lines.items()),
-            f"For {plan.epochs} epochs of {plan.images} images on {plan.devices} devices, assumed "
-            f"{plan.devices} times as fast as one.",
-            "Data loading, validation and checkpoints are not counted.",
+            f"For {plan.epochs} epochs of {plan.images} images on {plan.devices} devices, assuming "
+            f"that they are {plan.devices} times as fast as one.",
+            "Data loading, validation, and checkpoints are not included.",
         ]
     )
 
 
-def expected_seconds(seconds: Mapping[float | None, Sequence[float]], share: float) -> float:
-    """Mean seconds of a step, expected over the branches of the mixer.
+def expected_seconds(seconds: Mapping[float | None, Sequence[float]], switch_prob: float) -> float:
+    """Return the expected time of a step, over the branches of the mixer.
 
-    Not the median: with ``guide_prob`` the steps of one branch are of two kinds.
+    Means, not medians: with `guide_prob`, the steps of one branch are of two kinds.
 
     Args:
-        seconds: Of the steps that were timed, by branch: 1 for the mixer's own, 0 for the other,
-            None for all steps of a mixer without branches.
-        share: Of steps that take branch 1 in the long run.
+        seconds: Times of steps by branch: 1 for the mixer's own, 0 for the other, and None for a
+            mixer without branches.
+        switch_prob: Probability of branch 1.
 
     Raises:
-        InputError: Only one branch of two was timed.
+        InputError: Only one of two branches was timed.
     """
-    shares = {1.0: share, 0.0: 1 - share, None: 1.0}
-    missing = [branch for branch in (0.0, 1.0) if shares[branch] and branch not in seconds]
+    weights = {1.0: switch_prob, 0.0: 1 - switch_prob, None: 1.0}
+    missing = [branch for branch in (0.0, 1.0) if weights[branch] and branch not in seconds]
     if None not in seconds and missing:
-        raise InputError("the steps that were timed met one of the mixer's branches; raise --steps")
-    return sum(shares[branch] * statistics.fmean(times) for branch, times in seconds.items())
+        raise InputError("--steps: only one branch of the mixer was timed. Raise --steps.")
+    return sum(weights[branch] * statistics.fmean(times) for branch, times in seconds.items())
 
 
-if __name__ == "__main__":
-    main()
+def _own_options(words: Sequence[str]) -> argparse.Namespace:
+    """Read the options of the plan itself, which are needed before the recipe is parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in (("images", 1281167), ("classes", 1000), ("devices", 8), ("nodes", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--steps", type=int, default=12)
+    try:
+        return parser.parse_known_args(list(words))[0]
+    except argparse.ArgumentError as error:
+        raise InputError(
+            f"{error.argument_name}: {error.message}. Run `smmix plan --help`."
+        ) from error

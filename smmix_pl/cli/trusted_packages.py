@@ -1,8 +1,6 @@
-"""Which packages a config may name classes and functions of: ours, Lightning's, those you say."""
+"""The packages whose classes and functions a config may name."""
 
 import os
-
-from jsonargparse import set_parsing_settings
 
 from smmix_pl.errors import InputError
 
@@ -10,13 +8,15 @@ PACKAGES = ("smmix_pl", "lightning")
 
 
 def restrict_imports() -> None:
-    """Let values of configs and command lines import from named packages only, before they do.
+    """Let configs and command lines import from this package, Lightning, and trusted ones only.
 
-    ``SMMIX_PACKAGES=mine,theirs`` names more.
+    `SMMIX_PACKAGES=mine,theirs` adds packages. Call this before parsing.
 
     Raises:
-        InputError: It does not name packages.
+        InputError: The variable does not hold names of packages.
     """
+    from jsonargparse import set_parsing_settings
+
     named = [name.strip() for name in os.environ.get("SMMIX_PACKAGES", "").split(",")]
     try:
         set_parsing_settings(
@@ -24,5 +24,6 @@ def restrict_imports() -> None:
         )
     except ValueError as error:
         raise InputError(
-            f"SMMIX_PACKAGES is {','.join(named)!r}; give names of packages, as mine,theirs"
+            f"SMMIX_PACKAGES={','.join(named)}: not a list of package names. Set it to names such "
+            "as mine,theirs."
         ) from error

@@ -1,7 +1,4 @@
-"""One run, or several side by side, as one HTML file: it needs no network and no scripts.
-
-``python -m smmix_pl.reporting.html_report RUN [NAME=RUN ...] --output report.html``
-"""
+"""One HTML page about one run or several, without scripts and without network access."""
 
 import base64
 import csv
@@ -15,40 +12,17 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from smmix_pl.cli.input_errors import WordsParser, report_input_errors
 from smmix_pl.errors import InputError
 from smmix_pl.plots.style import look, tidy
 from smmix_pl.reporting import comparison as compare
-from smmix_pl.reporting.logged_keys import METRICS, PICTURES, SUITE_PICTURES
-from smmix_pl.reporting.metric_specs import metric_name, metric_value
+from smmix_pl.reporting.metric_specs import HEADLINE, metric_name, metric_spec, metric_value
+from smmix_pl.reporting.panels import PANELS, PICTURES, panel_keys
 from smmix_pl.runs.results import read_results
 
-HEADLINE = (
-    *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
-    *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),
-)
-CURVES = {
-    "Does it learn?": ("train/loss", "val/loss", "val/top1", "val_weights/top1", "val/ece"),
-    "What does the mixer do?": ("train/branch", "train/lam", "train/region_side"),
-    "Its losses": (
-        *("train/loss_classification", "train/loss_fine_grained_target"),
-        *("train/loss_fine_grained_source", "train/loss_consistency"),
-    ),
-    "Where does the attention go?": (
-        *("attention/entropy", "attention/copied", "attention/covered", "attention/pasted"),
-        "attention/windows_overlap",
-    ),
-    "Is it healthy, and what does it cost?": (
-        *("lr", "train/grad_norm", "train/weight_norm", "images_per_second"),
-        *("time/data", "time/guide", "time/mix", "time/train", "memory/peak_gib"),
-    ),
-}
-"""What was logged over the steps, by the question that it answers."""
-SHARES = ("top1", "top5", "ece")
 POINTS = 200
-"""What a line is averaged down to."""
+"""Maximum number of points of a line; longer ones are averaged."""
 SMOOTH = 40
-"""What the line over a pale noisy one is averaged down to."""
+"""Number of points of the smoothed line over a noisy one."""
 STYLE = """
 :root { color-scheme: light; --line: #d8dee6; --pale: #f5f7fa; --ink: #1c2733; --soft: #5b6b7c; }
 * { box-sizing: border-box; }
@@ -77,13 +51,13 @@ summary { cursor: pointer; }
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """Content of a run folder.
 
     Attributes:
-        folder: Where.
+        folder: The folder.
         results: Content of results.json; empty if the run was not tested.
         lines: Steps and values of each logged key.
-        config: The config that was used, as text.
+        config: The resolved config, as text.
     """
 
     folder: Path
@@ -93,31 +67,18 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Model, mixer, data and so on."""
+        """Description of the run: model, mixer, data, versions."""
         about: dict[str, Any] = self.results.get("run", {})
         return about
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Test metrics."""
+        """Test metrics by name."""
         return {key: found["value"] for key, found in self.results.get("metrics", {}).items()}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Write the report."""
-    parser = WordsParser(prog="python -m smmix_pl.reporting.html_report", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folder of a run")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="file to write")
-    with report_input_errors():
-        options = parser.parse_args(words)
-        runs = {name: read_run(folder) for name, folder in compare.named(options.runs).items()}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(html(runs))
-    print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB, opens in a browser")
-
-
 def read_run(folder: Path) -> Run:
-    """What a run folder holds.
+    """Read a run folder.
 
     Raises:
         InputError: It is not the folder of a run.
@@ -126,34 +87,34 @@ def read_run(folder: Path) -> Run:
     tested = (folder / "results.json").is_file()
     if not log.is_file() and not tested:
         raise InputError(
-            f"{folder} holds neither metrics.csv nor results.json; give the folder of a run, such "
-            "as runs/digits/version_0"
+            f"{folder}: has neither metrics.csv nor results.json. Pass the folder of a run, which "
+            "ends in version_0 or similar."
         )
     return Run(
         folder,
         read_results(folder) if tested else {},
-        _whole_lines(log) if log.is_file() else {},
+        _checked_lines(log) if log.is_file() else {},
         config.read_text(errors="replace") if config.is_file() else "",
     )
 
 
-def _whole_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
+def _checked_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
     try:
         return read_lines(log)
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        told = f"{type(error).__name__}: {str(error)[:100]}"
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise InputError(
-            f"{log} is no log of Lightning's CSVLogger ({told}); train again, or remove it"
+            f"{log}: not a log of Lightning's CSVLogger ({reason}). Train again or remove it."
         ) from error
 
 
 def read_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of each key of a metrics.csv."""
+    """Return the steps and values of each key in a metrics.csv."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
     with log.open(newline="") as file:
         for row in csv.DictReader(file):
             if None in row.values():
-                continue  # cut off, as the last one of a run that was killed
+                continue  # the truncated last line of a killed run
             for key, value in row.items():
                 if value and key not in ("step", "epoch"):
                     steps, values = lines.setdefault(key, ([], []))
@@ -163,10 +124,10 @@ def read_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def html(runs: Mapping[str, Run]) -> str:
-    """The report of one run, or of several with their comparison first.
+    """Return the page about one run, or about several with their comparison first.
 
     Args:
-        runs: By name.
+        runs: Runs by name.
     """
     several = len(runs) > 1
     title = "Comparison: " + ", ".join(runs) if several else headline(*runs.values())
@@ -175,7 +136,9 @@ def html(runs: Mapping[str, Run]) -> str:
         body.append(comparison(runs))
     else:
         body += [facts(run) + tiles(run) for run in runs.values()]
-    learning, *others = (panel_section(what, keys, runs) for what, keys in CURVES.items())
+    learning, *others = (
+        panel_section(panel.question, panel_keys(name), runs) for name, panel in PANELS.items()
+    )
     named = {name if several else "": run for name, run in runs.items()}
     body += [learning, *(pictures(run, name) for name, run in named.items()), *others]
     body += [details(run, name) for name, run in named.items()]
@@ -189,7 +152,7 @@ def html(runs: Mapping[str, Run]) -> str:
 
 
 def headline(run: Run) -> str:
-    """Mixer, model and data in one line."""
+    """Return mixer, model, data, and seed in one line."""
     about = run.about or configured(run.config)
     if not about:
         return str(run.folder)
@@ -197,21 +160,21 @@ def headline(run: Run) -> str:
 
 
 def configured(config: str) -> dict[str, Any]:
-    """Mixer, model, data and seed of a run that was not tested, as its config names them."""
-    told: Any = yaml.safe_load(config) or {}
+    """Return mixer, model, data, and seed of a run that was not tested, from its config."""
+    settings: Any = yaml.safe_load(config) or {}
     try:
         return {
-            "mixer": told["model"]["mixer"]["class_path"].rsplit(".")[-1],
-            "model": told["model"]["backbone"],
-            "data": told["data"]["class_path"].rsplit(".")[-1],
-            "seed": told["seed_everything"],
+            "mixer": settings["model"]["mixer"]["class_path"].rsplit(".")[-1],
+            "model": settings["model"]["backbone"],
+            "data": settings["data"]["class_path"].rsplit(".")[-1],
+            "seed": settings["seed_everything"],
         }
     except (LookupError, TypeError, AttributeError):
         return {}
 
 
 def facts(run: Run) -> str:
-    """What was run, in a sentence or two."""
+    """Return what was run, in a sentence or two."""
     about = run.about
     if not about:
         return f"<p class=soft>{escape(str(run.folder))}: not tested yet.</p>"
@@ -225,21 +188,21 @@ def facts(run: Run) -> str:
 
 
 def tiles(run: Run) -> str:
-    """The test metrics that a paper quotes."""
+    """Return the headline test metrics."""
     found = run.metrics
     cells = [
         f"<div class=tile>{escape(metric_name(key))}<b>{metric_value(key, found[key])}</b></div>"
         for key in HEADLINE
         if key in found
     ]
-    return f"<h2>On the test set</h2><div class=tiles>{''.join(cells)}</div>" if cells else ""
+    return f"<h2>Test metrics</h2><div class=tiles>{''.join(cells)}</div>" if cells else ""
 
 
 def comparison(runs: Mapping[str, Run]) -> str:
-    """The table and the overlaid curves of `smmix_pl.reporting.comparison`."""
+    """Return the table and the overlaid curves of `smmix compare`."""
     tested = {name: run.results for name, run in runs.items() if run.results}
     if len(tested) < 2:
-        return "<p>Fewer than two of these runs were tested: only their training is compared.</p>"
+        return "<p>Fewer than two runs were tested, so only their training is compared.</p>"
     published = compare.common_published(list(tested.values()))
     columns = compare.as_columns(tested, published)
     metrics = dict.fromkeys(key for column in columns.values() for key in column)
@@ -257,13 +220,13 @@ def comparison(runs: Mapping[str, Run]) -> str:
         f"<p class=soft>{escape(note)}</p>" for note in compare.notes(tested, published)
     )
     table = f"<div class=scroll><table><tr>{head}</tr>{''.join(rows)}</table></div>"
-    return f"<h2>On the test set</h2>{table}{notes}<div class=panels>{drawn}</div>"
+    return f"<h2>Test metrics</h2>{table}{notes}<div class=panels>{drawn}</div>"
 
 
 def panel_section(question: str, keys: Sequence[str], runs: Mapping[str, Run]) -> str:
-    """One line plot a key that any run logged."""
+    """Return one line plot per key that any run logged."""
     panels = [
-        image(line_plot(key, runs), METRICS[key])
+        image(line_plot(key, runs), _meaning(key))
         for key in keys
         if any(key in run.lines for run in runs.values())
     ]
@@ -271,10 +234,10 @@ def panel_section(question: str, keys: Sequence[str], runs: Mapping[str, Run]) -
 
 
 def line_plot(key: str, runs: Mapping[str, Run]) -> Figure:
-    """A logged value over optimizer steps, one line a run."""
+    """Plot a logged value over optimizer steps, one line per run."""
     figure = Figure(figsize=(4.8, 2.9), layout="constrained")
     axes = tidy(figure.subplots())
-    scale = 100 if key.split("/")[-1] in SHARES else 1
+    scale = 100 if _unit(key) == "%" else 1
     for index, (name, run) in enumerate(runs.items()):
         if key in run.lines:
             steps, values = (_averaged(part, POINTS) for part in run.lines[key])
@@ -284,29 +247,29 @@ def line_plot(key: str, runs: Mapping[str, Run]) -> Figure:
                 axes.plot(steps, values, color=style["color"], alpha=0.2, linewidth=0.8)
                 steps, values = _averaged(steps, SMOOTH), _averaged(values, SMOOTH)
             axes.plot(steps, values, label=name, **style)
-    axes.set(title=key, xlabel="optimizer step", ylabel=_unit(key))
+    axes.set(title=key, xlabel="Optimizer step", ylabel=_unit(key))
     if len(runs) > 1:
         axes.legend(fontsize="small")
     return figure
 
 
 def pictures(run: Run, name: str) -> str:
-    """The pictures in a run's folder."""
+    """Return the figures in a run folder."""
     folder = run.folder / "pictures"
     files = sorted(folder.glob("*.png"), key=lambda file: (not file.stem.startswith("train"), file))
-    told = {key.replace("/", "_"): what for key, what in (PICTURES | SUITE_PICTURES).items()}
+    captions = {picture.key.replace("/", "_"): picture.caption for picture in PICTURES}
     shown = [
-        embedded(file.read_bytes(), told.get(file.stem, file.stem.replace("_", " ")))
+        embedded(file.read_bytes(), captions.get(file.stem, file.stem.replace("_", " ")))
         for file in files
     ]
     if not shown:
         return ""
-    heading = f"Where it looks, how sure it is, what it confuses{_of(name)}"
+    heading = f"Attention, calibration, and errors{_of(name)}"
     return f"<h2>{heading}</h2><div class=panels>{''.join(shown)}</div>"
 
 
 def details(run: Run, name: str) -> str:
-    """Every test metric, versions and the config, folded."""
+    """Return all test metrics, versions, and the config, collapsed."""
     parts = []
     if run.metrics:
         rows = "".join(
@@ -319,7 +282,7 @@ def details(run: Run, name: str) -> str:
             f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>"
             for key, value in run.about.items()
         )
-        parts.append(f"<details><summary>What was run</summary><table>{rows}</table></details>")
+        parts.append(f"<details><summary>Run</summary><table>{rows}</table></details>")
     if run.config:
         config = escape(run.config)
         parts.append(f"<details><summary>Config</summary><pre>{config}</pre></details>")
@@ -327,31 +290,38 @@ def details(run: Run, name: str) -> str:
 
 
 def image(figure: Figure, caption: str) -> str:
-    """A figure inside the page."""
+    """Return a figure embedded in the page."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return embedded(content.getvalue(), caption)
 
 
 def embedded(png: bytes, caption: str) -> str:
-    """A PNG inside the page."""
+    """Return a PNG embedded in the page."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     text = escape(caption, quote=True)
     return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def _averaged(values: Sequence[float], points: int) -> list[float]:
-    """At most so many means of neighbors."""
+    """Average neighbors so that at most `points` values are left."""
     size = -(-len(values) // points)
     parts = [values[start : start + size] for start in range(0, len(values), size)]
     return [sum(part) / len(part) for part in parts]
 
 
 def _unit(key: str) -> str:
-    section, name = key.split("/") if "/" in key else ("", key)
-    if name in SHARES:
-        return "%"
-    return {"time": "s", "memory": "GiB"}.get(section, "")
+    spec = metric_spec(key)
+    units = {"fraction": "%", "seconds": "s"}
+    return "" if spec is None else units.get(spec.unit, spec.unit)
+
+
+def _meaning(key: str) -> str:
+    spec = metric_spec(key)
+    meaning = key if spec is None else spec.meaning
+    stages = {"val": "validation", "val_weights": "validation, trained weights", "test": "test"}
+    stage = stages.get(key.split("/")[0])
+    return f"{meaning} ({stage})" if stage else meaning
 
 
 def _cell(key: str, value: float | None) -> str:
@@ -360,7 +330,3 @@ def _cell(key: str, value: float | None) -> str:
 
 def _of(name: str) -> str:
     return f": {escape(name)}" if name else ""
-
-
-if __name__ == "__main__":
-    main()

@@ -1,61 +1,329 @@
-"""Metrics in words, for tables that people read."""
+"""The table of all metrics: keys, display names, units, direction, meaning, and panel.
+
+Summary table, comparison, dashboard, HTML report, and docs/reference/metrics.md are generated from
+it. A key may hold placeholders: `occlusion_{ratio}` stands for `occlusion_25` and others.
+"""
 
 import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
-NAMES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "ece": "ECE",
-    "ece_scaled": "ECE after temperature scaling",
-    "nll_scaled": "NLL after temperature scaling",
-    "adaptive_ece": "adaptive ECE",
-    "classwise_ece": "class-wise ECE",
-    "ece_openmixup": "ECE as OpenMixup prints it",
-    "mce": "MCE",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "worst_class_top1": "top-1 of the worst class",
-    "ood_auroc": "outliers: AUROC",
-    "ood_fpr95": "outliers: FPR at 95% TPR",
+Unit = Literal["fraction", "nats", "seconds", "GiB", "images/s", "tokens", ""]
+Stage = Literal["val", "val_weights", "test"]
+
+EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")
+TEST: tuple[Stage, ...] = ("test",)
+VAL_AND_TEST: tuple[Stage, ...] = ("val", "test")
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One logged number, or one family of them.
+
+    Attributes:
+        key: Logged key, without the stage if there are stages.
+        name: Display name; placeholders of the key may occur in it.
+        unit: A fraction is logged in [0, 1] and displayed in percent.
+        better: Direction of improvement, or empty if there is none.
+        meaning: What it is, in one line.
+        panel: Panel of the dashboard and section of the report that shows it, or empty.
+        stages: Prefixes under which it is logged: `val` and `test`, and `val_weights` for the
+            trained weights beside their average.
+        suite: Logged with the evaluation suite (`with/eval.yaml`) or a corrupted dataset only.
+    """
+
+    key: str
+    name: str
+    unit: Unit
+    better: Literal["higher", "lower", ""]
+    meaning: str
+    panel: str
+    stages: tuple[Stage, ...]
+    suite: bool
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys as logged, with their stages and still with placeholders."""
+        return [f"{stage}/{self.key}" for stage in self.stages] or [self.key]
+
+    @property
+    def panel_keys(self) -> list[str]:
+        """Keys that the dashboard shows."""
+        if "{" not in self.key:
+            return self.keys
+        values = SHOWN.get(self.key, ())
+        return [re.sub(r"\{\w+\}", value, key) for key in self.keys for value in values]
+
+
+Row = tuple[str, str, Unit, Literal["higher", "lower", ""], str]
+
+
+def _specs(panel: str, stages: tuple[Stage, ...], suite: bool, *rows: Row) -> list[MetricSpec]:
+    return [MetricSpec(*row, panel, stages, suite) for row in rows]
+
+
+METRICS = (
+    *_specs(
+        "Training", (), False,
+        ("train/loss", "training loss", "nats", "lower", "Weighted sum of all losses"),
+        (
+            "train/loss_classification", "classification loss", "nats", "lower",
+            "Cross entropy of the mixed images with their mixed labels",
+        ),
+        (
+            "train/loss_fine_grained_target", "fine-grained loss, target", "nats", "lower",
+            "Token head on the target region (SMMix branch)",
+        ),
+        (
+            "train/loss_fine_grained_source", "fine-grained loss, source", "nats", "lower",
+            "Token head on the pasted region (SMMix branch)",
+        ),
+        (
+            "train/loss_consistency", "consistency loss", "nats", "lower",
+            "KL divergence from the guide's mixed logits (SMMix branch)",
+        ),
+        ("lr", "learning rate", "", "", "Learning rate of the step"),
+        ("train/grad_norm", "gradient norm", "", "", "L2 norm of all gradients, before clipping"),
+        ("train/weight_norm", "weight norm", "", "", "L2 norm of all weights"),
+        ("train/ema_decay", "EMA decay", "", "", "Effective decay of the weight average (EMA)"),
+        (
+            "train/skipped_steps", "skipped steps", "", "",
+            "Steps skipped so far (finite.action skip)",
+        ),
+    ),
+    *_specs(
+        "Mixing", (), False,
+        (
+            "train/branch", "branch", "", "",
+            "1 if a region was pasted, 0 if images were blended (mixers with two branches)",
+        ),
+        ("train/lam", "mixing ratio", "fraction", "", "Fraction of the target image"),
+        (
+            "train/region_side", "region side", "tokens", "",
+            "Side of the pasted region (SMMix branch)",
+        ),
+    ),
+    *_specs(
+        "Attention", (), False,
+        (
+            "attention/entropy", "attention entropy", "fraction", "",
+            "Entropy of the guide attention over tokens; 1 if uniform",
+        ),
+        (
+            "attention/copied", "attention copied", "fraction", "higher",
+            "Attention of the source image inside its most-attended window",
+        ),
+        (
+            "attention/covered", "attention covered", "fraction", "lower",
+            "Attention of the target image inside its least-attended window",
+        ),
+        (
+            "attention/pasted", "attention pasted", "fraction", "",
+            "Attention of the mixed image inside the pasted window",
+        ),
+        (
+            "attention/area", "window area", "fraction", "",
+            "Area of the windows, the baseline for the three metrics above",
+        ),
+        (
+            "attention/windows_overlap", "overlapping windows", "fraction", "lower",
+            "Images whose most- and least-attended windows share a token",
+        ),
+    ),
+    *_specs(
+        "System", (), False,
+        (
+            "images_per_second", "images per second", "images/s", "higher",
+            "Throughput over all devices",
+        ),
+        (
+            "time/data", "time for data", "seconds", "lower",
+            "Time per step that the host waits for a batch",
+        ),
+        ("time/guide", "time for the guide pass", "seconds", "lower", "Time of the guide pass"),
+        (
+            "time/mix", "time for mixing", "seconds", "lower",
+            "Time of mixing, without the guide pass",
+        ),
+        (
+            "time/train", "time for training", "seconds", "lower",
+            "Time of forward, backward, and optimizer",
+        ),
+        (
+            "memory/peak_gib", "peak memory", "GiB", "lower",
+            "Peak allocated GPU memory, or resident memory of the process on a CPU",
+        ),
+    ),
+    *_specs(
+        "Validation", EVAL, False,
+        ("top1", "top-1", "fraction", "higher", "Accuracy"),
+        ("top5", "top-5", "fraction", "higher", "Accuracy within the five most probable classes"),
+        ("loss", "loss", "nats", "lower", "Cross entropy"),
+    ),
+    *_specs(
+        "Calibration", EVAL, False,
+        ("ece", "ECE", "fraction", "lower", "Expected calibration error, 15 bins"),
+    ),
+    *_specs(
+        "", TEST, True,
+        (
+            "ece_scaled", "ECE after temperature scaling", "fraction", "lower",
+            "Expected calibration error after temperature scaling, 15 bins",
+        ),
+        (
+            "nll_scaled", "NLL after temperature scaling", "nats", "lower",
+            "NLL after temperature scaling",
+        ),
+        ("temperature", "temperature", "", "", "Temperature that minimizes the NLL"),
+        (
+            "corruption_mean", "top-1, mean over corruptions", "fraction", "higher",
+            "Mean accuracy over corruptions and severities",
+        ),
+        ("mCE", "mCE", "fraction", "lower", "Mean corruption error (ImageNet-C, CIFAR-C)"),
+        (
+            "ood_auroc", "outliers: AUROC", "fraction", "higher",
+            "AUROC of outliers by the largest softmax probability",
+        ),
+        (
+            "ood_fpr95", "outliers: FPR at 95% TPR", "fraction", "lower",
+            "False positive rate at 95% true positive rate",
+        ),
+        (
+            "AUPR", "outliers: AUPR", "fraction", "higher",
+            "Area under the precision-recall curve (ImageNet-O)",
+        ),
+        (
+            "ece_openmixup_{bins}", "ECE as OpenMixup prints it ({bins} bins)", "fraction", "lower",
+            "Calibration error as OpenMixup computes it",
+        ),
+        (
+            "ece_scaled_{bins}", "ECE after temperature scaling ({bins} bins)", "fraction", "lower",
+            "ECE after temperature scaling, with another number of bins",
+        ),
+        ("ece_{bins}", "ECE ({bins} bins)", "fraction", "lower", "ECE with another number of bins"),
+        (
+            "adaptive_ece_{bins}", "adaptive ECE ({bins} bins)", "fraction", "lower",
+            "Adaptive ECE with another number of bins",
+        ),
+        (
+            "classwise_ece_{bins}", "class-wise ECE ({bins} bins)", "fraction", "lower",
+            "Class-wise ECE with another number of bins",
+        ),
+        ("mce_{bins}", "MCE ({bins} bins)", "fraction", "lower", "MCE with another number of bins"),
+        (
+            "occlusion_{kind}_auc_{ratio}", "top-1, mean over 0 to {ratio}% occlusion, {kind}",
+            "fraction", "higher",
+            "The same for another kind of occlusion",
+        ),
+        (
+            "occlusion_{kind}_{ratio}", "top-1, {ratio}% occlusion, {kind}", "fraction", "higher",
+            "Accuracy under another kind of occlusion",
+        ),
+        (
+            "shuffle_{grid}", "top-1, {grid} x {grid} tiles shuffled", "fraction", "higher",
+            "Accuracy with shuffled tiles",
+        ),
+        ("fgsm_{eps}", "top-1, FGSM {eps}/255", "fraction", "higher", "Accuracy under FGSM"),
+        ("pgd_{eps}", "top-1, PGD {eps}/255", "fraction", "higher", "Accuracy under PGD"),
+        (
+            "corruption_{kind}_{severity}", "top-1, {kind}, severity {severity}", "fraction",
+            "higher",
+            "Accuracy under a common corruption",
+        ),
+        (
+            "error_{kind}", "error, {kind}", "fraction", "lower",
+            "Error under a corruption, mean over severities (ImageNet-C, CIFAR-C)",
+        ),
+    ),
+    *_specs(
+        "", VAL_AND_TEST, False,
+        ("adaptive_ece", "adaptive ECE", "fraction", "lower", "ECE with bins of equal mass"),
+        (
+            "classwise_ece", "class-wise ECE", "fraction", "lower",
+            "Mean ECE of each class's probability",
+        ),
+        ("mce", "MCE", "fraction", "lower", "Maximum calibration error over the bins"),
+    ),
+    *_specs(
+        "Calibration", VAL_AND_TEST, False,
+        ("nll", "NLL", "nats", "lower", "Negative log-likelihood of the true class"),
+        ("brier", "Brier score", "", "lower", "Brier score, 0 to 2"),
+    ),
+    *_specs(
+        "Errors", TEST, False,
+        (
+            "worst_class_top1", "top-1 of the worst class", "fraction", "higher",
+            "Lowest accuracy of a class",
+        ),
+    ),
+    *_specs(
+        "Robustness", TEST, False,
+        (
+            "occlusion_{ratio}", "top-1, {ratio}% occlusion", "fraction", "higher",
+            "Accuracy with a percentage of the patches dropped at random",
+        ),
+        (
+            "occlusion_auc_{ratio}", "top-1, mean over 0 to {ratio}% occlusion", "fraction",
+            "higher",
+            "Mean accuracy over a range of occlusion, by trapezoids",
+        ),
+    ),
+)  # fmt: skip
+
+HEADLINE = (
+    *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
+    *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),
+)
+"""Test metrics at the top of a report, in this order."""
+SHOWN = {"occlusion_{ratio}": ("25", "50", "75"), "occlusion_auc_{ratio}": ("75",)}
+"""Values of placeholders that the dashboard shows."""
+
+KINDS = {
     "occlusion": "random",
-    "occlusion_batch": "random, the same patches in all images of a batch",
-    "corruption_mean": "top-1, mean over corruptions",
+    "batch": "same patches in a batch",
+    "occlusion_batch": "same patches in a batch",
     "gaussian_noise": "Gaussian noise",
     "gaussian_blur": "Gaussian blur",
     "jpeg_compression": "JPEG compression",
+    "non_salient": "non-salient",
 }
-
-PATTERNS = (
-    (r"(.*ece.*|mce)_(\d+)", "{0} ({1} bins)"),
-    (r"occlusion_([\d.]+)", "top-1, {0}% occlusion"),
-    (r"occlusion_auc_([\d.]+)", "top-1, mean over 0 to {0}% occlusion"),
-    (r"occlusion_(.+)_auc_([\d.]+)", "top-1, mean over 0 to {1}% occlusion, {0}"),
-    (r"occlusion_(.+)_([\d.]+)", "top-1, {1}% occlusion, {0}"),
-    (r"shuffle_(\d+)", "top-1, {0} x {0} tiles shuffled"),
-    (r"fgsm_([\d.]+)", "top-1, FGSM {0}/255"),
-    (r"pgd_([\d.]+)", "top-1, PGD {0}/255"),
-    (r"corruption_(.+)_(\d)", "top-1, {0}, severity {1}"),
-    (r"(?:occlusion|corruption)_(.+)", "{0}"),
-)
-"""Single numbers first, then curves."""
-
-ABSOLUTE = ("loss", "nll", "nll_scaled", "brier", "temperature")
-"""Metrics that are no shares."""
+"""Display names of kinds of occlusion and corruption, other than with spaces for underscores."""
 
 
-def metric_name(metric: str) -> str:
-    """A metric's name without the stage, in words."""
-    if metric in NAMES:
-        return NAMES[metric]
-    for pattern, words in PATTERNS:
-        found = re.fullmatch(pattern, metric)
+def metric_spec(key: str) -> MetricSpec | None:
+    """Return the spec of a logged key, with or without its stage."""
+    return _matched(key)[0]
+
+
+def metric_name(key: str) -> str:
+    """Return the display name of a metric or a curve."""
+    spec, values = _matched(key)
+    if spec is not None:
+        named = {name: KINDS.get(value, value.replace("_", " ")) for name, value in values.items()}
+        return spec.name.format(**named)
+    for family in ("occlusion_", "corruption_"):  # curves
+        if key.startswith(family) or key == family.rstrip("_"):
+            kind = key.removeprefix(family)
+            return KINDS.get(kind, kind.replace("_", " "))
+    return key.replace("_", " ")
+
+
+def metric_value(key: str, value: float) -> str:
+    """Format a value: fractions in percent, other units with four decimals."""
+    spec, _ = _matched(key)
+    is_fraction = spec is None or spec.unit == "fraction"
+    return f"{100 * value:.2f}%" if is_fraction else f"{value:.4f}"
+
+
+@cache
+def _matched(key: str) -> tuple[MetricSpec | None, dict[str, str]]:
+    """Return the spec of a key and the values of its placeholders."""
+    bare = re.sub(r"^(?:val|val_weights|test)/", "", key)
+    for spec in sorted(METRICS, key=lambda spec: spec.key.count("{")):
+        pattern = re.sub(r"\{(kind)\}", r"(?P<\1>[a-z_0-9]+?)", spec.key)
+        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[\\d.]+)", pattern)
+        found = re.fullmatch(pattern, bare)
         if found:
-            return words.format(
-                *(NAMES.get(part, part.replace("_", " ")) for part in found.groups())
-            )
-    return metric.replace("_", " ")
-
-
-def metric_value(metric: str, value: float) -> str:
-    """A share in percent, everything else as it is."""
-    return f"{value:.4f}" if metric in ABSOLUTE else f"{100 * value:.2f}%"
+            return spec, found.groupdict()
+    return None, {}

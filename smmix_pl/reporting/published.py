@@ -1,9 +1,9 @@
-"""Published numbers to stand beside ours, each with its source; none is measured here.
+"""Published results with their sources, for comparison. None of them was measured here.
 
-The rows of MergeMix's tables were trained with the OpenMixup toolbox, whose SMMix is reduced: it
-pastes and mixes labels by area, without the fine-grained and consistency losses. Its ECE is
-``ece_openmixup_10`` here, and its occlusion ``occlusion_batch``: random patches of 16 pixels, 0
-after normalisation, the same for all images of a batch.
+The rows of MergeMix's tables were trained with OpenMixup, whose SMMix is reduced: it pastes and
+mixes labels by area, without the fine-grained and consistency losses. Its ECE is
+`ece_openmixup_10` here, and its occlusion `occlusion_batch`: random patches of 16 pixels, set to 0
+after normalization, the same for all images of a batch.
 """
 
 from dataclasses import dataclass, field
@@ -20,16 +20,16 @@ TENTHS = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
 
 @dataclass(frozen=True)
 class Published:
-    """One published row; images are 224 x 224.
+    """One published row, for images of 224 x 224 pixels.
 
     Attributes:
-        method: How it was trained.
-        model: timm's name of the backbone, or words where timm has none.
-        data: Name of the data module.
-        source: Where it is printed.
-        metrics: In percent, under our names.
-        occlusion: Top-1 in percent at 0, 10, ... 90% occlusion.
-        note: Schedule, where it is not the usual one.
+        method: Training method.
+        model: timm's name of the backbone, or a description if timm has none.
+        data: Class name of the dataset.
+        source: Publication.
+        metrics: Values in percent, by metric key.
+        occlusion: Top-1 accuracy in percent at 0, 10, ..., 90% occlusion.
+        note: Schedule, if it is not the usual one.
     """
 
     method: str
@@ -42,27 +42,27 @@ class Published:
 
     @property
     def label(self) -> str:
-        """A short name for a column or a line."""
+        """Short name for a column or a line."""
         return f"{self.method}, {self.note}" if self.note else self.method
 
     def curve(self) -> Curve:
-        """The occlusion curve with accuracies in [0, 1]."""
+        """Return the occlusion curve with accuracies in [0, 1]."""
         return Curve(TENTHS[: len(self.occlusion)], [top1 / 100 for top1 in self.occlusion])
 
     def values(self) -> dict[str, float]:
-        """Every number under our names, in [0, 1]."""
+        """Return all values by metric key, in [0, 1]."""
         points = zip(TENTHS[1:], self.occlusion[1:], strict=False)
         at = {f"occlusion_batch_{ratio:g}": top1 for ratio, top1 in points}
         return {name: value / 100 for name, value in (self.metrics | at).items()}
 
 
 def matching(run: dict[str, Any]) -> list[Published]:
-    """The published rows of a run's data, backbone and image size.
+    """Return the published rows with a run's data, backbone, and image size.
 
-    A backbone whose shape was changed by arguments is another one; rates of dropout are no shape.
+    Arguments that change the shape of a backbone make it another model; drop rates do not.
 
     Args:
-        run: The ``run`` part of results.json.
+        run: The `run` section of results.json.
     """
     if any(not name.endswith("_rate") for name in run.get("backbone_args", {})):
         return []
@@ -74,14 +74,14 @@ def matching(run: dict[str, Any]) -> list[Published]:
 
 
 def _imagenet(source: str, method: str, **top1: float) -> list[Published]:
-    """Top-1 rows of one method on ImageNet-1k, 300 epochs."""
+    """Return the top-1 rows of one method on ImageNet-1k, 300 epochs."""
     return [
         Published(method, MODELS[key], "ImageNet", source, {"top1": x}) for key, x in top1.items()
     ]
 
 
 def _cifar100(method: str, after_200: float, after_600: float) -> list[Published]:
-    """Top-1 rows of DeiT-S with one method on CIFAR-100 at 224."""
+    """Return the top-1 rows of DeiT-S with one method on CIFAR-100 at 224."""
     return [
         Published(method, DEIT_S, "CIFAR100", MERGEMIX, {"top1": top1}, note=f"{epochs} epochs")
         for epochs, top1 in ((200, after_200), (600, after_600))

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import (
     AdaptiveCalibration,
@@ -42,7 +43,8 @@ class Calibration(Evaluation):
         """Begin anew."""
         self.bins = on_device(ReliabilityBins(self.n_bins), model)
         self.adaptive = on_device(AdaptiveCalibration(self.n_bins), model)
-        among = None if model.class_subset is None else len(model.class_subset)
+        subset = image_data(trainer).class_subset
+        among = None if subset is None else len(subset)
         classwise = ClasswiseCalibration(model.num_classes, self.n_bins, among)
         self.classwise = on_device(classwise, model)
         self.scores = on_device(ProperScores(), model)

@@ -57,11 +57,11 @@ class EMA(WeightAveraging):
         if self.as_guide:
             assert self._average_model is not None
             average = cast(SMMixModule, self._average_model.module)
-            cast(SMMixModule, pl_module).guide_model = (average.backbone,)
+            cast(SMMixModule, pl_module).set_guide_model(average.backbone)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average in the weights' place for good."""
-        cast(SMMixModule, pl_module).guide_model = None
+        cast(SMMixModule, pl_module).set_guide_model(None)
         super().on_train_end(trainer, pl_module)
 
     def on_load_checkpoint(

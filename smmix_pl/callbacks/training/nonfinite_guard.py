@@ -54,10 +54,8 @@ class NonFiniteGuard(Callback):
     ) -> None:
         """Keep the loss of a batch, without looking at it."""
         assert isinstance(pl_module, SMMixModule)
-        assert pl_module.loss is not None, "training_step has just set it"
         batch_idx = trainer.fit_loop.batch_idx
-        # Not the hook's own loss: a gradient scaler has scaled it, to infinity at times
-        self._seen.append(Seen(trainer.current_epoch, batch_idx, pl_module.mixing, pl_module.loss))
+        self._seen.append(Seen(trainer.current_epoch, batch_idx, pl_module.mixing, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jsonargparse import auto_cli
 
 from smmix_pl.checks import in_range
-from smmix_pl.cli.input_errors import FunctionParser, report_input_errors
 from smmix_pl.data.io.file_lists import class_folders, folder_samples
 from smmix_pl.errors import InputError
 
@@ -104,13 +102,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def main(args: list[str] | None = None) -> None:
-    """Convert the folder that the command line names."""
-    with report_input_errors():
-        auto_cli(write, args=args, parser_class=FunctionParser)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,344 @@
+"""The LightningCLI behind `fit`, `validate`, `test`, and `predict`."""
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from smmix_pl.callbacks import (  # importing all lets configs name them without their module
+    Evaluation,
+    NonFiniteGuard,
+    PredictionsCSV,
+    Preemption,
+    ThrottledProgressBar,
+)
+from smmix_pl.callbacks.output.figure_saver import run_folder
+from smmix_pl.callbacks.output.results_file import description
+from smmix_pl.checks import in_range
+from smmix_pl.cli.config_paths import FROM_DATA, default_configs, resolve_configs
+from smmix_pl.cli.input_errors import input_error, parser_error, plain
+from smmix_pl.cli.trusted_packages import restrict_imports
+from smmix_pl.data import EvalTransform, ImageData, TrainTransform
+from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.losses import LossConfig
+from smmix_pl.mixing import Mixer
+from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.module import SMMixModule
+from smmix_pl.optim import OptimConfig
+from smmix_pl.runs.checkpoint_checks import provenance
+from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from smmix_pl.runs.resume import resume_latest, should_resume
+from smmix_pl.runs.wandb_logger import WandbLogger
+from smmix_pl.seeding import run_seed
+
+SECTIONS: dict[str, Callable[..., Any]] = {
+    "model": SMMixModule,
+    "data": ImageData,
+    "trainer": Trainer,
+}
+SETTINGS = (GuideConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
+CONSTRUCTION_ERRORS = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError),
+    ValueError,
+)
+"""What libraries raise for arguments that they cannot use."""
+UNSUPPORTED_CALLBACKS = {
+    "BatchSizeFinder": "it changes the batch size, which the learning rate is scaled by",
+    "GradientAccumulationScheduler": "it changes the global batch size during the run",
+    "LearningRateFinder": "it does not know model.optim.lr",
+    "StochasticWeightAveraging": "it replaces the schedule. Use EMA instead",
+}
+LOWER_BOUNDS = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "gradient_clip_val": 0,
+}
+"""Trainer settings that Lightning does not check."""
+SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+
+
+def run(words: Sequence[str]) -> None:
+    """Run a training command.
+
+    Args:
+        words: The command and its options.
+    """
+    restrict_imports()
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+    SMMixCLI(
+        parser_kwargs={name: {"default_config_files": default_configs()} for name in SPLITS},
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"overwrite": True},
+        args=resolve_configs(list(words)),
+        **cli_options(),
+    )
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser, with errors of one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the error for an invalid command line instead of printing the usage."""
+        if "ImageData is abstract" in message:
+            raise InputError(
+                "--data: no dataset is named before --data.*. Put --config or --data CLASS first."
+            ) from ex
+        raise input_error(ex) or parser_error(message, nearest_names(message)) from ex
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the config into the run folder and to the loggers that store configs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config if the run has loggers."""
+        if trainer.loggers:
+            # without the checkpoint, so that the saved config starts a run of its own
+            self.config = Namespace({**vars(self.config), "ckpt_path": None})
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the config and a description of the run to the loggers."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        folder = run_folder(trainer)
+        saved = (folder or Path()) / self.config_filename
+        described = {"run": description(trainer, cast(SMMixModule, pl_module), saved)}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config | described)
+            if isinstance(logger, WandbLogger) and folder is not None and stage == "fit":
+                logger.keep_id(folder)
+
+
+class SMMixCLI(LightningCLI):
+    """LightningCLI with model settings linked from the data, run names, and resuming."""
+
+    subcommand: str | None = None
+
+    @property
+    def settings(self) -> Namespace:
+        """The parsed options of the subcommand, or of a program without subcommands."""
+        command = self.config.get("subcommand")
+        return self.config[command] if command else self.config
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link data to model, and add what Lightning's Trainer does not have."""
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.set_defaults({"model.mixer": {"class_path": "smmix_pl.SMMix"}})
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of the run: the folder below save_dir. Default: DATA/MODEL-MIXER.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
+        )
+        parser.add_lightning_class_args(NonFiniteGuard, "finite")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and reject numbers that Lightning accepts and fails on later."""
+        super().parse_arguments(parser, args)
+        settings = self.settings
+        if type(settings.seed_everything) is int:
+            in_range("seed_everything", settings.seed_everything, 0, 2**32 - 1)
+        for name, low in LOWER_BOUNDS.items():
+            if settings.trainer[name] is not None:
+                in_range(f"trainer.{name}", settings.trainer[name], low)
+        if settings.trainer.val_check_interval == 0:
+            raise InputError(
+                "trainer.val_check_interval=0: must be above 0. Set trainer.limit_val_batches=0 to "
+                "turn validation off."
+            )
+        command = self.config.get("subcommand") or "fit"
+        limit = f"limit_{SPLITS[command]}_batches"
+        if settings.trainer[limit] == 0:
+            raise InputError(f"trainer.{limit}=0: {command} needs batches. Remove the option.")
+
+    def before_instantiate_classes(self) -> None:
+        """Merge callbacks, name the run, and find the checkpoint before anything is built."""
+        settings = self.settings
+        settings.trainer.callbacks = merged_callbacks(settings.trainer.callbacks or [])
+        self._name_loggers()
+        path = settings.get("ckpt_path")
+        if path == "":
+            raise InputError("--ckpt_path=: is empty. Pass a .ckpt file or last, or remove it.")
+        if path == "best" and self.subcommand == "fit":
+            raise InputError(
+                "--ckpt_path=best: fit has no best checkpoint yet. Pass a file or last."
+            )
+        if path == "last" and self.subcommand != "fit":
+            raise InputError(
+                "--ckpt_path=last: only fit can resume from the last checkpoint. Pass a checkpoint "
+                f"file to {self.subcommand}."
+            )
+        if path and self.subcommand != "fit":  # the checkpoint has all weights
+            settings.model.init_from, settings.model.pretrained = None, False
+        is_file = path and path not in ("best", "last", "hpc") and "://" not in path
+        if is_file and not Path(path).is_file():  # torch would unpickle a folder of shards
+            raise InputError(f"--ckpt_path={path}: no such file. Pass a .ckpt file or last.")
+
+    def instantiate_classes(self) -> None:
+        """Build data, model, and trainer.
+
+        Raises:
+            InputError: A value has the right type but cannot be used.
+        """
+        try:
+            super().instantiate_classes()
+        except CONSTRUCTION_ERRORS as error:
+            if input_error(error) is not None:
+                raise
+            message = plain(str(error)) or type(error).__name__
+            raise InputError(
+                f"the config describes what cannot be built ({message[:500]}). Set SMMIX_DEBUG=1 "
+                "to see where."
+            ) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with this package's progress bar and prediction writer."""
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        added = self.trainer_defaults["callbacks"]
+        named = config.trainer.callbacks or []
+        has_bar = any(isinstance(callback, ProgressBar) for callback in named)
+        if config.trainer.enable_progress_bar is not False and not has_bar:
+            added.append(ThrottledProgressBar())
+        writes = any(isinstance(callback, PredictionsCSV) for callback in named)
+        if self.subcommand == "predict" and not writes:
+            added.append(PredictionsCSV())
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Set checkpoint IO and the W&B run's name, and resume if that was requested."""
+        strategy = self.trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = AtomicCheckpointIO()
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        tested = config.get("ckpt_path") if self.subcommand not in (None, "fit") else None
+        trained = provenance(read_checkpoint(tested)) if tested else {}
+        mixer = trained.get("mixer", type(self.model.mixer).__name__)
+        seed = trained.get("seed", run_seed())
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
+                logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
+        if self.subcommand == "fit" and should_resume(self.trainer, config["ckpt_path"]):
+            found = resume_latest(self.trainer)
+            config["ckpt_path"] = None if found is None else str(found)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, if requested."""
+        if self.settings.test_after_fit:
+            saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            ckpt_path = "best" if saved else None  # a fast_dev_run saves nothing
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the config as the user wrote it.
+
+        Lightning would let the hyperparameters in the checkpoint override it without notice.
+        """
+
+    def _name_loggers(self) -> None:
+        """Give CSV loggers without a name the run's name, which is their folder."""
+        settings = self.settings
+        loggers = settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            is_csv = isinstance(logger, Namespace) and logger.class_path.endswith(
+                CSVLogger.__name__
+            )
+            if is_csv and logger.init_args.name is None:
+                logger.init_args.name = settings.name or run_name(settings)
+
+
+def cli_options() -> dict[str, Any]:
+    """Return the arguments that every SMMixCLI is made with."""
+    return {
+        "model_class": SMMixModule,
+        "datamodule_class": ImageData,
+        "subclass_mode_data": True,
+        "parser_class": Parser,
+        "trainer_defaults": {"callbacks": [Preemption()]},
+        "seed_everything_default": 0,
+        "auto_configure_optimizers": False,
+    }
+
+
+def run_name(settings: Namespace) -> str:
+    """Return the default name of a run: data, model, and mixer."""
+    data = settings.data.class_path.rpartition(".")[2]
+    mixer = settings.model.mixer.class_path.rpartition(".")[2]
+    return f"{data}/{settings.model.backbone}-{mixer}".lower()
+
+
+def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
+    """Let a later callback replace an earlier one of the same class.
+
+    So an overlay can change the arguments of a callback that a recipe names. Checkpoint callbacks
+    are replaced by file name, and evaluations only if all arguments are equal, because one class
+    may measure several things.
+
+    Raises:
+        InputError: A callback cannot be used with this package.
+    """
+    merged: dict[Any, Namespace] = {}
+    for callback in callbacks:
+        module, _, name = callback.class_path.rpartition(".")
+        if name in UNSUPPORTED_CALLBACKS:
+            raise InputError(
+                f"trainer.callbacks={name}: cannot be used, because {UNSUPPORTED_CALLBACKS[name]}. "
+                "Remove it."
+            )
+        kind = getattr(import_module(module), name)
+        arguments = callback.get("init_args") or Namespace()
+        key: tuple[Any, ...] = (kind,)
+        if issubclass(kind, ModelCheckpoint):
+            key = (kind, arguments.get("filename"))
+        elif issubclass(kind, Evaluation):
+            key = (kind, str(arguments))
+        merged[key] = callback
+    return list(merged.values())
+
+
+def nearest_names(message: str) -> str:
+    """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
+    lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
+    if lost is not None:
+        return did_you_mean(lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData)})
+    found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
+    if found is None or "before subcommand" in message:
+        return ""
+    section, *names = found[1].split(".")
+    own = inspect.signature(SECTIONS[section]).parameters if section in SECTIONS else {}
+    if own and names and names[0] not in own:
+        return did_you_mean(f"{section}.{names[0]}", [f"{section}.{name}" for name in own])
+    if not own and names and section.isidentifier() and "Subcommand" in message:
+        return did_you_mean(section, SECTIONS)
+    owners: list[Callable[..., Any]] = [ImageData, *subclasses(ImageData, Mixer), *SETTINGS]
+    nested = {name for owner in owners for name in inspect.signature(owner).parameters}
+    return did_you_mean(names[-1] if names else section, nested)
+
+
+def subclasses(*bases: type) -> list[type]:
+    """Return all subclasses of some classes, at any depth."""
+    below: list[type] = []
+    for base in bases:
+        direct: list[type] = base.__subclasses__()
+        below += direct + subclasses(*direct)
+    return below

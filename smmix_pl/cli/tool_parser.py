@@ -1,0 +1,23 @@
+"""The parser of the commands that are not LightningCLI's."""
+
+from typing import NoReturn
+
+import jsonargparse
+
+from smmix_pl.cli.input_errors import input_error, parser_error
+
+
+class ToolParser(jsonargparse.ArgumentParser):
+    """Parser that raises `InputError` instead of printing its usage.
+
+    Args:
+        command: Name of the command, as the user types it.
+        description: Text of its help.
+    """
+
+    def __init__(self, command: str, description: str | None, **options: object) -> None:
+        super().__init__(prog=f"smmix {command}", description=description, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the error for invalid arguments."""
+        raise input_error(ex) or parser_error(message, f"Run `{self.prog} --help`.") from ex
