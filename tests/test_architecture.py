@@ -1,0 +1,191 @@
+"""The rules of the code's structure: see CONTRIBUTING.md."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from smmix_pl.cli.main import main
+from smmix_pl.reporting.metric_specs import metric_spec
+from smmix_pl.reporting.panels import PICTURES, TABLES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "smmix_pl"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LAYERS = (
+    {"errors", "lightning_internals", "step_timer"},
+    {"checks", "seeding", "metrics", "robustness"},
+    {"mixing", "data", "optim"},
+    {"models"},
+    {"losses"},
+    {"runs"},
+    {"module", "plots"},
+    {"reporting"},
+    {"callbacks"},
+    {"cli"},
+)
+"""Units of the package from the bottom up; a unit imports only from lower layers."""
+BLOCKED = ("lightning", "wandb", "torchmetrics", "matplotlib", "sklearn", "torchvision")
+FOREIGN = ("lightning", "jsonargparse", "torchmetrics")
+RECIPES = sorted((ROOT / "configs").glob("[!_]*.yaml"))
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Modules and names that a file imports, those for type checkers aside."""
+    tree = parsed(path)
+    unseen = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node not in unseen:
+            yield node.module, tuple(alias.name for alias in node.names)
+        elif isinstance(node, ast.Import) and node not in unseen:
+            yield from ((alias.name, ()) for alias in node.names)
+
+
+def unit(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_files_are_few_at_the_root_short_and_uniquely_named():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 400, path
+    names = Counter(path.name for path in MODULES if path.name not in ("__init__.py", "base.py"))
+    assert not [name for name, count in names.items() if count > 1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own in ("__init__", "__main__"):  # the public names, and the program
+        return
+    height = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+    assert own in height, "a new unit needs a layer"
+    for module, _ in imported(path):
+        if module.startswith("smmix_pl.") and unit(module) != own:
+            assert height[unit(module)] < height[own], f"{path.name} imports {module}"
+
+
+def test_mixing_losses_and_models_work_without_lightning():
+    code = f"""
+import sys
+for name in {BLOCKED!r}:
+    sys.modules[name] = None
+import torch
+from smmix_pl import Backbone, SMMix, SMMixLoss, soft_labels
+import smmix_pl.losses, smmix_pl.mixing, smmix_pl.models
+import numpy as np
+args = dict(patch_size=8, embed_dim=24, depth=2, num_heads=2)
+backbone = Backbone("vit_tiny_patch16_224", 3, 32, model_args=args)
+mixed = SMMix(switch_prob=1)(
+    torch.randn(2, 3, 32, 32), soft_labels(torch.arange(2), 3), backbone, np.random.default_rng(0)
+)
+SMMixLoss(backbone)(mixed).backward()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_of_other_packages_stay_in_one_file(path):
+    if path.name == "lightning_internals.py":
+        return
+    for module, names in imported(path):
+        if module.split(".")[0] in FOREIGN:
+            assert not any(part.startswith("_") for part in (*module.split("."), *names)), module
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+            owner = ast.unparse(node.value)
+            foreign = re.search(r"\b(trainer|logger|loop|strategy|launcher|datamodule)\b", owner)
+            assert not foreign, f"{owner}.{node.attr}"
+
+
+def test_the_lightning_that_was_checked_is_the_newest_allowed():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    [requirement] = re.findall(r"^lightning .*", config["options"]["install_requires"], re.M)
+    pinned = re.search(r"^lightning==(\d+)\.(\d+)", (ROOT / "constraints.txt").read_text(), re.M)
+    major, minor = int(pinned[1]), int(pinned[2])
+    assert f"< {major}.{minor + 1}" in requirement
+    assert f"{major}.{minor}." in (PACKAGE / "lightning_internals.py").read_text()
+
+
+def test_every_package_is_installed():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    configs = {
+        ".".join(("smmix_pl", *folder.relative_to(ROOT).parts))
+        for folder in {path.parent for path in (ROOT / "configs").rglob("*.yaml")}
+    }
+    assert listed == found | configs
+
+
+def test_every_metric_key_in_the_code_is_in_the_table():
+    """Docstrings are checked as well, so that they name no key that is not logged."""
+    stages = "train|val|val_weights|test|time|memory|attention"
+    known = {picture.key for picture in PICTURES} | set(TABLES)
+    for path in MODULES:
+        for key in re.findall(rf"[`\"]((?:{stages})/[a-z0-9_.]+)[`\"]", path.read_text()):
+            assert key in known or metric_spec(key) is not None, f"{path.name}: {key}"
+
+
+def leaves(
+    settings: object, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    if isinstance(settings, dict) and settings:
+        for key, value in settings.items():
+            yield from leaves(value, (*prefix, str(key)))
+    else:
+        yield prefix, settings
+
+
+@pytest.fixture(scope="module")
+def defaults():
+    """Every option of `fit` with its default, by dataset."""
+    found: dict[str, dict[tuple[str, ...], object]] = {}
+
+    def of(data: str, capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, ...], object]:
+        if data not in found:
+            with pytest.raises(SystemExit):
+                main(["fit", "--data", data, "--print_config"])
+            found[data] = dict(leaves(yaml.safe_load(capsys.readouterr().out)))
+        return found[data]
+
+    return of
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_short_and_repeats_no_default(recipe, defaults, capsys):
+    text = recipe.read_text()
+    assert len(text.splitlines()) <= 30
+    assert text.startswith("#")
+    assert f"smmix fit --config {recipe.name}" in text
+    settings = yaml.safe_load(text)
+    known = defaults(settings["data"]["class_path"], capsys)
+    for place, value in leaves(settings):
+        if place[-1] not in ("class_path", "callbacks+"):
+            assert known.get(place, ...) != value, f"{'.'.join(place)} is the default"
+
+
+def test_overlays_add_to_lists_instead_of_replacing_them():
+    """FSDP's overlay aside, which removes the callbacks that need unsharded weights."""
+    for overlay in (ROOT / "configs").glob("*/*.yaml"):
+        trainer = (yaml.safe_load(overlay.read_text()) or {}).get("trainer", {})
+        if overlay.name != "fsdp.yaml":
+            assert not {"callbacks", "logger"} & trainer.keys(), overlay
