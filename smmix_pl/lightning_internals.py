@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -84,3 +85,14 @@ def wandb_init_args(logger: WandbLogger) -> dict[str, Any]:
 def set_wandb_id(logger: WandbLogger, run_id: str) -> None:
     """Make a WandbLogger resume a run."""
     logger._wandb_init["id"] = logger._id = run_id
+
+
+class ConfigPrecedenceCLI(LightningCLI):
+    """LightningCLI whose settings come from configs and options only.
+
+    With `--ckpt_path`, Lightning would let the hyperparameters in the checkpoint override them
+    without notice, and it has no public switch for that.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as the user wrote it."""

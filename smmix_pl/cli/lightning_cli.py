@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
-    LightningCLI,
     SaveConfigCallback,
 )
 from lightning.pytorch.loggers import CSVLogger
@@ -36,6 +35,7 @@ from smmix_pl.cli.input_errors import input_error, parser_error, plain
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.lightning_internals import ConfigPrecedenceCLI
 from smmix_pl.losses import LossConfig
 from smmix_pl.mixing import Mixer
 from smmix_pl.models.backbone import GuideConfig
@@ -125,7 +125,7 @@ class SaveRunConfig(SaveConfigCallback):
                 logger.keep_id(folder)
 
 
-class SMMixCLI(LightningCLI):
+class SMMixCLI(ConfigPrecedenceCLI):
     """LightningCLI with model settings linked from the data, run names, and resuming."""
 
     subcommand: str | None = None
@@ -248,12 +248,6 @@ class SMMixCLI(LightningCLI):
             saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
             ckpt_path = "best" if saved else None  # a fast_dev_run saves nothing
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path)
-
-    def _parse_ckpt_path(self) -> None:
-        """Keep the config as the user wrote it.
-
-        Lightning would let the hyperparameters in the checkpoint override it without notice.
-        """
 
     def _name_loggers(self) -> None:
         """Give CSV loggers without a name the run's name, which is their folder."""
