@@ -34,6 +34,7 @@ LAYERS = (
 """Units of the package from the bottom up; a unit imports only from lower layers."""
 BLOCKED = ("lightning", "wandb", "torchmetrics", "matplotlib", "sklearn")
 FOREIGN = ("lightning", "jsonargparse", "torchmetrics")
+FOREIGN_OBJECTS = r"\b(trainer|logger|loop|strategy|launcher|datamodule)\b"
 RECIPES = sorted((ROOT / "configs").glob("[!_]*.yaml"))
 
 

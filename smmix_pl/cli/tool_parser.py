@@ -1,6 +1,6 @@
 """The parser of the commands that are not LightningCLI's."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 
@@ -15,7 +15,7 @@ class ToolParser(jsonargparse.ArgumentParser):
         description: Text of its help.
     """
 
-    def __init__(self, command: str, description: str | None, **options: object) -> None:
+    def __init__(self, command: str, description: str | None, **options: Any) -> None:
         super().__init__(prog=f"smmix {command}", description=description, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -122,13 +122,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         one_of("model.token_head", token_head, ("own", "shared"))
-        image_size = to_2tuple(image_size)
+        size: ImageSize = to_2tuple(image_size)
         if isinstance(model, str):
             if num_classes is None:
                 raise InputError(f"Backbone({model!r}): num_classes is missing. Pass it.")
             any_size = {} if guide.size is None else args_for_any_size(model)
             args = any_size | (model_args or {})
-            self.model, _ = create_timm_model(model, num_classes, image_size, pretrained, args)
+            self.model, _ = create_timm_model(model, num_classes, size, pretrained, args)
         else:
             self.model = model
         self.guide_config = guide
@@ -136,9 +136,9 @@ class Backbone(nn.Module):
         self.compiled = compile
         self.tap = AttentionTap(self.model, self.readout)
         self.fusable = [module for module in self.model.modules() if _is_fused(module)]
-        self.grid, width = self._probe(image_size)
+        self.grid, width = self._probe(size)
         self.guide_size = None if guide.size is None else to_2tuple(guide.size)
-        self.guide_grid, _ = self._probe(self.guide_size or image_size)
+        self.guide_grid, _ = self._probe(self.guide_size or size)
         self._check_guide_block(guide.block)
         self.token_head: nn.Linear | None = None
         if token_head == "own":
