@@ -44,6 +44,7 @@ from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.resume import resume_latest, should_resume
+from smmix_pl.runs.run_name import class_label, run_name
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
 
@@ -232,7 +233,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         tested = config.get("ckpt_path") if self.subcommand not in (None, "fit") else None
         trained = provenance(read_checkpoint(tested)) if tested else {}
-        mixer = trained.get("mixer", type(self.model.mixer).__name__)
+        mixer = trained.get("mixer", mixer_label(self.settings))
         seed = trained.get("seed", run_seed())
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -252,13 +253,15 @@ class SMMixCLI(ConfigPrecedenceCLI):
     def _name_loggers(self) -> None:
         """Give CSV loggers without a name the run's name, which is their folder."""
         settings = self.settings
+        data = settings.data.class_path.rpartition(".")[2]
+        default = run_name(data, settings.model.backbone, mixer_label(settings))
         loggers = settings.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             is_csv = isinstance(logger, Namespace) and logger.class_path.endswith(
                 CSVLogger.__name__
             )
             if is_csv and logger.init_args.name is None:
-                logger.init_args.name = settings.name or run_name(settings)
+                logger.init_args.name = settings.name or default
 
 
 def cli_options() -> dict[str, Any]:
@@ -274,11 +277,17 @@ def cli_options() -> dict[str, Any]:
     }
 
 
-def run_name(settings: Namespace) -> str:
-    """Return the default name of a run: data, model, and mixer."""
-    data = settings.data.class_path.rpartition(".")[2]
-    mixer = settings.model.mixer.class_path.rpartition(".")[2]
-    return f"{data}/{settings.model.backbone}-{mixer}".lower()
+def import_class(class_path: str) -> type:
+    """Return the class at a path, which the parser has imported before."""
+    module, _, name = class_path.rpartition(".")
+    kind: type = getattr(import_module(module), name)
+    return kind
+
+
+def mixer_label(settings: Namespace) -> str:
+    """Return the mixer's name with the arguments that differ from its defaults."""
+    mixer = settings.model.mixer
+    return class_label(import_class(mixer.class_path), vars(mixer.get("init_args") or Namespace()))
 
 
 def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
@@ -293,13 +302,13 @@ def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
     """
     merged: dict[Any, Namespace] = {}
     for callback in callbacks:
-        module, _, name = callback.class_path.rpartition(".")
+        name = callback.class_path.rpartition(".")[2]
         if name in UNSUPPORTED_CALLBACKS:
             raise InputError(
                 f"trainer.callbacks={name}: cannot be used, because {UNSUPPORTED_CALLBACKS[name]}. "
                 "Remove it."
             )
-        kind = getattr(import_module(module), name)
+        kind = import_class(callback.class_path)
         arguments = callback.get("init_args") or Namespace()
         key: tuple[Any, ...] = (kind,)
         if issubclass(kind, ModelCheckpoint):
