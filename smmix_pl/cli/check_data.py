@@ -23,6 +23,7 @@ def tell(data: ImageData, trainer: dict | None = None) -> None:  # type: ignore[
         trainer: What an overlay says of the trainer; a check needs none of it.
     """
     splits: tuple[Split, ...] = ("train", "val", "test") if data.trainable else ("test",)
+    data.prepare_data()
     good = True
     for report in data.reports(splits):
         print(report, end="\n\n")

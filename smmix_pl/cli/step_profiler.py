@@ -47,14 +47,16 @@ class RandomImages(ImageData):
         **settings: As of `ImageData`.
     """
 
+    reads_root = False
+
     def __init__(self, classes: int = 1000, batches: int = 1, **settings: Any) -> None:
-        self.class_names = [str(number) for number in range(classes)]
-        self.batches = batches
         super().__init__(**settings)
+        self.class_count = classes
+        self.batches = batches
 
     def find_classes(self) -> list[str]:
-        """Their numbers."""
-        return self.class_names
+        """Return the class indices as names."""
+        return [str(number) for number in range(self.num_classes)]
 
     def images(self, split: Split, transform: Transform) -> Images:
         """None that are stored.
