@@ -43,18 +43,22 @@ def image_files(folder: Path) -> tuple[list[str], list[str]]:
         OSError: A folder cannot be listed.
     """
     found: list[tuple[str, str]] = []
-    visited: set[tuple[int, int]] = set()
+    visited = {_identity(parent) for parent in folder.resolve().parents}
     for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in visited:
+        if _identity(place) in visited:
             folders.clear()
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(_identity(place))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [(place, name) for name in names if not is_hidden(name)]
     found.sort()
     images = [os.path.join(*one) for one in found if is_image_name(one[1])]
     return images, [os.path.join(*one) for one in found if not is_image_name(one[1])]
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def warn_ignored(place: str, ignored: Sequence[str]) -> None:
