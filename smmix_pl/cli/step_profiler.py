@@ -47,16 +47,14 @@ class RandomImages(ImageData):
         **settings: As of `ImageData`.
     """
 
-    reads_root = False
-
     def __init__(self, classes: int = 1000, batches: int = 1, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.class_count = classes
+        self.class_names = [str(number) for number in range(classes)]
         self.batches = batches
+        super().__init__(**settings)
 
     def find_classes(self) -> list[str]:
-        """Return the class indices as names."""
-        return [str(number) for number in range(self.num_classes)]
+        """Their numbers."""
+        return self.class_names
 
     def images(self, split: Split, transform: Transform) -> Images:
         """None that are stored.

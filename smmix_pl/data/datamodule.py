@@ -103,8 +103,8 @@ class ImageData(LightningDataModule, ABC):
     """Decoded images can be kept in memory."""
     trainable: ClassVar[bool] = True
     """The dataset has a training split; otherwise it is for testing only."""
-    reads_root: ClassVar[bool] = True
-    """The files are in `root`, which has to exist."""
+    reads_root: ClassVar[bool] = False
+    """The files are in `root`, which must exist unless they are downloaded."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class ImageData(LightningDataModule, ABC):
         """
         if self.download:
             fetch(self.archives, self.root)
-        assert self.class_names, "fails before a logger starts a run if files are missing"
+        _ = self.class_names  # missing files fail here, before a logger starts a run
 
     def setup(self, stage: str) -> None:
         """Open the splits of a stage.
@@ -205,7 +205,7 @@ class ImageData(LightningDataModule, ABC):
             raise InputError(
                 f"data={type(self).__name__}: no training split. Run `smmix test` with it."
             )
-        assert self.class_names, "class names are available to callbacks after setup"
+        _ = self.class_names  # also sets what depends on them, such as `class_subset`
         for split in splits:
             self._sets[split] = self._open(split)
             self._check_count(split, len(self._sets[split]))  # type: ignore[arg-type]

@@ -51,6 +51,8 @@ class LabeledImages(Dataset[tuple[Tensor, int]]):
 class FileData(ImageData):
     """Base class of datasets of image files. A subclass lists them. Arguments: see `ImageData`."""
 
+    reads_root = True
+
     @abstractmethod
     def samples(self, split: Split) -> Samples:
         """Return the source and class index of each image of a split.

@@ -96,16 +96,16 @@ class EvalTransform:
 def check_policy(policy: str | None) -> None:
     """Check that timm reads every section of an augmentation policy.
 
-    timm skips sections without a number: `rand-mnan` would mean RandAugment with its defaults. It
-    rejects unknown names with a number itself.
+    timm skips sections without a number and unknown sets of transforms: `rand-mnan` would mean
+    RandAugment with its defaults. It rejects unknown names with a number itself.
 
     Raises:
-        InputError: A section is neither a name with a number nor RandAugment's `t<transforms>`.
+        InputError: A section is neither a name with a number nor a known set of transforms.
     """
     first, *sections = (policy or "").split("-")
     for section in sections:
-        names_transforms = first == "rand" and section.startswith("t")
-        if not names_transforms and not re.fullmatch(r"[a-z]+\d+(\.\d+)?", section):
+        known_set = first == "rand" and section in ("tweights", "t3a", "t3aw")
+        if not known_set and not re.fullmatch(r"[a-z]+\d+(\.\d+)?", section):
             raise InputError(
                 f"data.train_transform.auto_augment={policy}: section {section!r} is not a name "
                 "with a number, such as m9. Use rand-m9-mstd0.5-inc1 (the paper's) or null."

@@ -19,6 +19,7 @@ class CIFAR10(ImageData):
     """
 
     class_count = 10
+    reads_root = True
 
     own_mean = (0.4914, 0.4822, 0.4465)
     own_std = (0.2470, 0.2435, 0.2616)

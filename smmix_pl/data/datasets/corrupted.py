@@ -52,6 +52,7 @@ class Corrupted(ImageData):
     """
 
     trainable = False
+    reads_root = True
     reference_errors: ClassVar[dict[str, float] | None] = None
     """Reference errors of the mean corruption error, if the protocol uses any."""
 

@@ -19,7 +19,6 @@ class Digits(ImageData):
     """
 
     class_count = 10
-    reads_root = False
 
     own_mean = (0.305, 0.305, 0.305)
     own_std = (0.376, 0.376, 0.376)

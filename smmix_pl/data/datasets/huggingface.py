@@ -33,7 +33,6 @@ class HuggingFace(ImageData):
     """
 
     cacheable = False
-    reads_root = False
 
     def __init__(
         self,

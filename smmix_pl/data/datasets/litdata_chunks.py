@@ -29,6 +29,7 @@ class LitData(ImageData):
     """
 
     cacheable = False
+    reads_root = True
 
     def __init__(self, remote: str | None = None, **options: Any) -> None:
         super().__init__(**options)

@@ -164,8 +164,11 @@ def check_same_names(place: str, found: Sequence[str], expected: Sequence[str]) 
             f"{message}The names {twins[0]!r} ({twins[0]!a}) and {twins[1]!r} "
             f"({twins[1]!a}) look the same but differ in Unicode form (NFC, NFD). Rename one."
         )
-    missing = "missing here" if odd[0] in set(expected) else "not expected"
-    raise InputError(f"{message}{odd[0]!r} is {missing}. Use the same classes in all splits.")
+    missing = [f"{name!r} is missing" for name in odd if name in set(expected)][:1]
+    extra = [f"{name!r} is not expected" for name in odd if name not in set(expected)][:1]
+    raise InputError(
+        f"{message}{' and '.join(missing + extra)}. Use the same classes in all splits."
+    )
 
 
 def look_alikes(names: Iterable[str]) -> tuple[str, str] | None:
