@@ -58,28 +58,28 @@ def cifar100(root: Path) -> Path:
     return root
 
 
-def class_folders(root: Path, parts: tuple[str, str]) -> Path:
-    """Two parts of five class folders, four images each."""
+def class_folders(root: Path, parts: tuple[str, str], classes: int, images: int) -> Path:
+    """Write two splits of class folders."""
     for part in parts:
-        for number in range(5):
-            _pictures(root / part / f"class{number}", 4)
+        for number in range(classes):
+            _pictures(root / part / f"class{number:03d}", images)
     return root
 
 
 def cars(root: Path) -> Path:
-    """Stanford Cars as class folders."""
-    return class_folders(root, ("train", "test"))
+    """Write Stanford Cars as class folders."""
+    return class_folders(root, ("train", "test"), 196, 1)
 
 
 def imagenet(root: Path) -> Path:
-    """ImageNet's folders with five classes."""
-    return class_folders(root, ("train", "val"))
+    """Write ImageNet's folders with five classes."""
+    return class_folders(root, ("train", "val"), 5, 4)
 
 
 def aircraft(root: Path) -> Path:
-    """FGVC-Aircraft with three variants."""
+    """Write FGVC-Aircraft with images of three variants."""
     data = root / "fgvc-aircraft-2013b" / "data"
-    variants = ["707-320", "A300B4", "Yak-42"]
+    variants = ["707-320", "A300B4", "Yak-42", *(f"Variant {n}" for n in range(4, 101))]
     names = _pictures(data / "images", 36)
     (data / "variants.txt").write_text("\n".join(variants) + "\n")
     for part, chosen in (("trainval", names[:24]), ("test", names[24:])):
@@ -89,12 +89,12 @@ def aircraft(root: Path) -> Path:
 
 
 def cub(root: Path) -> Path:
-    """CUB-200-2011 with three species."""
+    """Write CUB-200-2011 with images of three species."""
     folder = root / "CUB_200_2011"
-    species = [f"{n:03d}.Bird_{n}" for n in range(1, 4)]
+    species = [f"{n:03d}.Bird_{n}" for n in range(1, 201)]
     files = [
         f"{name}/{picture}.jpg"
-        for name in species
+        for name in species[:3]
         for picture in _pictures(folder / "images" / name, 8)
     ]
     numbered = list(enumerate(files, start=1))

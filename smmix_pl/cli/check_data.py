@@ -36,6 +36,7 @@ def main(words: Sequence[str]) -> None:
         parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
     options = parser.parse_args(resolve_configs(list(words)))
     data = parser.instantiate_classes(options).data
+    data.prepare_data()
     good = True
     for report in data.reports(("train", "val", "test") if data.trainable else ("test",)):
         print(report, end="\n\n")

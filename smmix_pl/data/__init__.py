@@ -1,4 +1,4 @@
-"""Data sets as LightningDataModules, one class each."""
+"""Datasets, one LightningDataModule each."""
 
 from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.datasets.aircraft import Aircraft

@@ -1,7 +1,7 @@
-"""timm's augmentation operations, mended for Pillow 13 and with faster shears and translations.
+"""timm's augmentation operations, fixed for Pillow 13, with faster shears and translations.
 
-Pillow resamples every affine transform with a 4 x 4 kernel. A shear or a translation moves each row
-(or each column) along itself, where 4 x 1 is enough and gives the same pixels.
+Pillow resamples every affine transform with a 4 x 4 kernel. A shear or a translation moves pixels
+only within their row (or column), where a 4 x 1 kernel gives the same result.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def fast_augment(step: Any) -> Any:
-    """A step of timm's transform, its operations replaced by ours where there is one."""
+    """Replace the operations of a step of timm's transform by faster or fixed ones."""
     operations: list[AugmentOp] = []
     if isinstance(step, RandAugment):
         operations = list(step.ops)
@@ -32,40 +32,40 @@ def fast_augment(step: Any) -> Any:
 
 
 def posterize(image: Image.Image, bits: int, **unused: Any) -> Image.Image:
-    """Keep the highest bits of each value; none makes the image black, which Pillow 13 refuses."""
+    """Keep the highest bits of each value. Pillow 13 rejects 0 bits, which make the image black."""
     if bits < 1:
         return Image.new(image.mode, image.size)
     return auto_augment.posterize(image, bits)
 
 
 def shear_x(image: Image.Image, factor: float, fillcolor: Any, **unused: Any) -> Image.Image:
-    """Move each row along itself, by ``factor`` times its height in the image."""
+    """Shift each row by `factor` times its vertical position."""
     return _along_rows(image, factor * (np.arange(image.height) + 0.5), fillcolor)
 
 
 def shear_y(image: Image.Image, factor: float, fillcolor: Any, **unused: Any) -> Image.Image:
-    """Move each column along itself, by ``factor`` times its place in the image."""
+    """Shift each column by `factor` times its horizontal position."""
     return _along_columns(image, factor * (np.arange(image.width) + 0.5), fillcolor)
 
 
 def translate_x(image: Image.Image, pixels: float, fillcolor: Any, **unused: Any) -> Image.Image:
-    """Move the image to the left by a number of pixels."""
+    """Shift the image to the left by a number of pixels."""
     return _along_rows(image, np.full(image.height, pixels), fillcolor)
 
 
 def translate_y(image: Image.Image, pixels: float, fillcolor: Any, **unused: Any) -> Image.Image:
-    """Move the image up by a number of pixels."""
+    """Shift the image up by a number of pixels."""
     return _along_columns(image, np.full(image.width, pixels), fillcolor)
 
 
-def translate_x_rel(image: Image.Image, share: float, **options: Any) -> Image.Image:
-    """Move the image to the left by a share of its width."""
-    return translate_x(image, share * image.width, **options)
+def translate_x_rel(image: Image.Image, fraction: float, **options: Any) -> Image.Image:
+    """Shift the image to the left by a fraction of its width."""
+    return translate_x(image, fraction * image.width, **options)
 
 
-def translate_y_rel(image: Image.Image, share: float, **options: Any) -> Image.Image:
-    """Move the image up by a share of its height."""
-    return translate_y(image, share * image.height, **options)
+def translate_y_rel(image: Image.Image, fraction: float, **options: Any) -> Image.Image:
+    """Shift the image up by a fraction of its height."""
+    return translate_y(image, fraction * image.height, **options)
 
 
 ALONG_ROWS: dict[Any, Callable[..., Image.Image]] = {
@@ -79,34 +79,34 @@ ALONG_ROWS: dict[Any, Callable[..., Image.Image]] = {
 
 
 def shift_rows(pixels: Tensor, shifts: Tensor, fill: int) -> Tensor:
-    """Each row moved to the left by its own number of pixels, which may be a fraction.
+    """Shift each row to the left by its own number of pixels, with bicubic interpolation.
 
     Args:
-        pixels: ``(H, W)`` int32, each the four bytes of one pixel, which moves faster than three.
-        shifts: ``(H,)`` float64.
-        fill: The pixel that moves in from outside.
+        pixels: `(H, W)` int32. Each holds the four bytes of one pixel, faster than three channels.
+        shifts: `(H,)` float64.
+        fill: Pixel outside the image.
 
     Returns:
-        ``(H, W)`` int32, each byte within 1 of Pillow's bicubic transform.
+        `(H, W)` int32, each byte within 1 of Pillow's bicubic transform.
     """
     height, width = pixels.shape
-    whole = shifts.floor()
-    places = torch.arange(-1, width + 2) + whole[:, None].long()
+    integer = shifts.floor()
+    places = torch.arange(-1, width + 2) + integer[:, None].long()
     rows = pixels.gather(1, places.clamp_(0, width - 1)).view(torch.uint8)
     rows = rows.view(height, width + 3, 4).float()
-    taps = _cubic_weights((shifts - whole).float()[:, None, None])
+    taps = _cubic_weights((shifts - integer).float()[:, None, None])
     moved = rows[:, :width] * taps[0]
     for tap in (1, 2, 3):
         moved.addcmul_(rows[:, tap : tap + width], taps[tap])
-    # Pillow cuts fractions off; float32 must not fall below a whole number that is meant.
+    # Pillow truncates; the offset keeps float32 rounding from falling below an exact integer.
     moved = moved.add_(1e-3).clamp_(0, 255).to(torch.uint8).view(torch.int32)[:, :, 0]
-    first = (-shifts - 0.5).ceil().int()[:, None]  # the first column whose middle comes from inside
+    first = (-shifts - 0.5).ceil().int()[:, None]  # first column whose center maps inside the image
     columns = torch.arange(width, dtype=torch.int32)
     return torch.where((columns >= first) & (columns < first + width), moved, fill)
 
 
 def _cubic_weights(d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of the four neighbors at a distance d past the second: Pillow's cubic, a = -1."""
+    """Return the weights of four neighbors, d past the second: Pillow's cubic kernel, a = -1."""
     d2, d3 = d * d, d * d * d
     return -d + 2 * d2 - d3, 1 - 2 * d2 + d3, d + d2 - d3, d3 - d2
 
@@ -121,7 +121,7 @@ def _along_columns(image: Image.Image, shifts: np.ndarray, fill: tuple[int, ...]
 
 
 def _words(image: Image.Image) -> Tensor:
-    """An RGB image as ``(H, W)`` int32; Pillow itself keeps four bytes a pixel."""
+    """Return an RGB image as `(H, W)` int32. Pillow itself stores four bytes per pixel."""
     return torch.from_numpy(np.array(image.convert("RGBX"))).view(torch.int32)[:, :, 0]
 
 

@@ -1,25 +1,31 @@
-"""The LightningDataModule that every data set shares: its loaders, and what a model must know."""
+"""The LightningDataModule that all datasets share."""
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Sampler, Subset
 
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.io.download import Archive, fetch
-from smmix_pl.data.io.images import reading_lists
-from smmix_pl.data.loaders import LoaderModule
+from smmix_pl.data.io.file_lists import collect_ignored, counted
+from smmix_pl.data.io.images import existing_folder, reading_lists
+from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good
+from smmix_pl.data.samplers import EvaluationSampler, TrainingSampler
 from smmix_pl.data.splits import training_split
 from smmix_pl.data.transforms import (
     EvalTransform,
     TrainTransform,
     Transform,
+    erasing,
     eval_transform,
+    normalize,
     train_transform,
 )
 from smmix_pl.data.unlabeled import ImageFiles, NamedImages
@@ -28,74 +34,77 @@ from smmix_pl.data.validation import (
     SplitReport,
     check_names,
     check_range,
-    counted,
     examine,
     inspect,
     origin,
 )
 from smmix_pl.errors import InputError
+from smmix_pl.seeding import reseed, run_seed
 
 Split = Literal["train", "val", "test"]
-LARGEST = 1e6
-"""Channel means and deviations beyond are a slip, and overflow when images are divided by them."""
 Images = Dataset[Any]
-"""A map-style data set of (image, class number); ``targets`` holds the class numbers alone."""
-
-
-OPENED: dict[str, tuple[Any, ...]] = {
+"""Map-style dataset of (image, class index); `targets` holds the class indices alone."""
+LIMIT = 1e6
+"""Largest mean and inverse of the smallest deviation; others overflow in normalization."""
+SPLITS_OF_STAGE: dict[str, tuple[Any, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
     "predict": ("predict",),
 }
-"""What each stage needs, in plain words: Lightning's stages print as ``TrainerFn.TESTING``."""
 
 
-class ImageData(LoaderModule, ABC):
-    """Images and class numbers of one data set, for training, validation, test and prediction.
+class ImageData(LightningDataModule, ABC):
+    """Images and class indices of one dataset, for training, validation, test, and prediction.
 
-    A subclass says where its images are (`images`) and what its classes are called
-    (`find_classes`). Model settings that follow from the data (classes, image size, mean and std,
-    batch size) are read from here by the command line, so nobody says them twice.
+    A subclass implements `images` and `find_classes`. The command line links the number of classes,
+    image size, mean, std, and batch size to the model.
+
+    The constructor validates settings, `prepare_data` downloads once per node, and `setup` opens
+    the files. Outside a trainer, call `on_after_batch_transfer` on batches to normalize them.
 
     Args:
-        root: Folder that holds the data set.
+        root: Folder of the dataset.
         image_size: Height and width in pixels, or one number for both.
         batch_size: Images per device and step.
-        num_workers: Loader processes per device; null takes one per core, at most 8.
-        mean: Channel means for normalisation; null takes the data set's own.
-        std: Channel standard deviations, likewise.
-        train_transform: Augmentation.
-        eval_transform: Preparation of validation, test and prediction images.
-        repeats: Repeated augmentation: how often each image appears in an epoch; 1 is off.
-        held_out: Share of train that is kept for validation, the same share of every class; 0
-            validates on the set's own validation (or, without one, test) part.
-        train_fraction: Share of every class to train on, of what is not held out, in (0, 1].
-        shots: Or else, this many training images of every class.
-        split_seed: Chooses what is held out and what is trained on.
-        predict_dir: Folder of images for ``predict``, searched recursively; null predicts the test
-            part.
-        download: Fetch the data set into root if it is not there and its owner offers it openly.
-        bad_images: What an image that cannot be read does: ``stop`` the run with its name, or
-            ``skip``, counted and told at the end of the epoch.
-        cache: Keep decoded images in memory; for sets of files that fit there. Sets that come as
-            arrays lie there anyway; streamed ones refuse.
-        check: Read every image of what the command needs before it starts.
+        num_workers: Loader processes per device; `null` uses one per core, at most 8.
+        mean: Channel means for normalization; `null` uses the dataset's own.
+        std: Channel standard deviations for normalization; `null` uses the dataset's own.
+        train_transform: Augmentation of training images.
+        eval_transform: Preparation of validation, test, and prediction images.
+        repeats: Repeated augmentation: appearances of each image in an epoch; 1 turns it off.
+        held_out: Fraction of every class of the training set to hold out for validation, in [0, 1).
+            With 0, the validation set of the dataset is used or, without one, its test set.
+        train_fraction: Fraction of every class to train on, after holding out, in (0, 1].
+        shots: Number of training images per class, instead of `train_fraction`.
+        split_seed: Seed of the choice of held-out and training images.
+        predict_dir: Folder of images for `predict`, searched recursively; `null` predicts the test
+            set.
+        download: Download the dataset into root if it is missing and its owner offers it openly.
+        bad_images: Handling of unreadable images: `stop` raises an error that names the image,
+            `skip` skips them and lists them at the end of the epoch.
+        cache: Keep decoded images in memory. For datasets of image files that fit there.
+        check: Read every image that the command needs before it starts.
     """
 
     own_mean: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_MEAN
     own_std: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_STD
     archives: ClassVar[tuple[Archive, ...]] = ()
+    """Downloads offered by the owner."""
+    class_count: int | None = None
+    """Number of classes if the owner fixes it, so that it is known before the files exist."""
     sizes: Sizes | None = None
-    """Images in each part, as its owner counts them; the check compares."""
+    """Number of images in each split, as stated by the owner."""
     class_subset: list[int] | None = None
-    """The classes that evaluation is restricted to, where it is (ImageNet-A, -R, -O)."""
+    """Class indices that evaluation is restricted to (ImageNet-A, -R, -O). Set by `setup`."""
     has_outliers: ClassVar[bool] = False
-    """Some images are of no class, and numbered -1."""
+    """Some images belong to no class and have the label -1."""
     cacheable: ClassVar[bool] = True
-    """Decoded images may be kept in memory."""
+    """Decoded images can be kept in memory."""
     trainable: ClassVar[bool] = True
-    """There is a training part; other sets are for testing alone."""
+    """The dataset has a training split; otherwise it is for testing only."""
+    reads_root: ClassVar[bool] = False
+    """The files are in `root`, which must exist unless they are downloaded."""
 
     def __init__(
         self,
@@ -119,32 +128,10 @@ class ImageData(LoaderModule, ABC):
         check: bool = False,
     ) -> None:
         super().__init__()
-        _at_least_one("batch_size", batch_size, "the paper's recipe takes 1024 over all devices")
-        in_range("data.repeats", repeats, 1, 1000, "DeiT takes 3, and 1 turns them off")
-        _at_least_one("shots", 1 if shots is None else shots, "null trains on all images")
         for name, value in (("image_size", image_size), ("root", root)):
             if value is None:
-                raise InputError(f"data.{name} is null; it must be set")
+                raise InputError(f"data.{name}=null: must be set.")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _at_least_one("image_size", min(height, width), "DeiT takes 224")
-        if not 0 <= held_out < 1:
-            raise InputError(f"data.held_out is {held_out}; a share of train is in [0, 1)")
-        if not 0 < train_fraction <= 1:
-            raise InputError(f"data.train_fraction is {train_fraction}; it must be in (0, 1]")
-        in_range("data.num_workers", num_workers or 0, 0, 512, "0 loads in the run's own process")
-        in_range("data.split_seed", split_seed, 0)
-        if cache and not self.cacheable:
-            raise InputError(
-                f"data.cache is true, but {type(self).__name__} reads images as they are stored; "
-                "set it to false"
-            )
-        one_of("data.bad_images", bad_images, ("stop", "skip"))
-        for channel in mean or ():
-            in_range("data.mean", channel, -LARGEST, LARGEST, "those of images in [0, 1]")
-        for channel in std or ():
-            in_range(
-                "data.std", channel, 1 / LARGEST, LARGEST, "the deviations of images in [0, 1]"
-            )
         self.root = Path(root).expanduser()
         self.image_size = (height, width)
         self.batch_size = batch_size
@@ -155,41 +142,70 @@ class ImageData(LoaderModule, ABC):
         self.held_out, self.train_fraction, self.shots = held_out, train_fraction, shots
         self.split_seed = split_seed
         self.predict_dir = None if predict_dir is None else Path(predict_dir).expanduser()
+        self.download = download
         self.bad_images = bad_images
         self.cache = cache
         self.check = check
-        if download:
-            fetch(self.archives, self.root, type(self).__name__)
-        with reading_lists(self.root):
-            self.class_names: list[str] = self.find_classes()
-        self.num_classes = len(self.class_names)
-        check_names(self.class_names, str(self.root))
-        if self.num_classes < 2:
-            raise InputError(f"{self.root} has {self.num_classes} class; there must be 2 or more")
-        self._sets = {}
+        self._sets: dict[str, Images] = {}
+        self._check_settings()
 
     @abstractmethod
     def find_classes(self) -> list[str]:
-        """Class names in the order of their numbers; cheap, as it runs when the command starts.
+        """Return the class names in the order of class indices.
 
         Raises:
-            InputError: The root does not hold this data set.
+            InputError: The root does not hold this dataset.
         """
 
     @abstractmethod
     def images(self, split: Split, transform: Transform) -> Images:
-        """One part of the data set; a set without a validation part gives its test part for it.
+        """Open one split. A dataset without a validation split opens its test split instead.
 
         Raises:
-            InputError: The part is missing, or an image's class is unknown.
+            InputError: The split is missing, or a label is unknown.
         """
 
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Class names in the order of class indices, read on first access."""
+        with reading_lists(self.root):
+            names = self.find_classes()
+        check_names(names, str(self.root))
+        if self.class_count not in (None, len(names)):
+            raise InputError(
+                f"data.root={self.root}: {counted(len(names), 'class')} found, but "
+                f"{type(self).__name__} has {self.class_count}. Unpack the complete archive again, "
+                "or use smmix_pl.data.Folder for a subset."
+            )
+        return names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes. It is read from the files unless the owner fixes it."""
+        return len(self.class_names) if self.class_count is None else self.class_count
+
+    def prepare_data(self) -> None:
+        """Download the dataset if requested. Lightning calls this in one process per node.
+
+        Raises:
+            InputError: The download failed, or the root does not hold this dataset.
+        """
+        if self.download:
+            fetch(self.archives, self.root)
+        _ = self.class_names  # missing files fail here, before a logger starts a run
+
     def setup(self, stage: str) -> None:
-        """Open what a stage needs, so that what is missing is told before the first step."""
-        splits = OPENED.get(stage, (stage,))
+        """Open the splits of a stage.
+
+        Raises:
+            InputError: Files or labels are missing or wrong, or there are too few images.
+        """
+        splits = SPLITS_OF_STAGE.get(stage, (stage,))
         if "train" in map(self.part_of, splits) and not self.trainable:
-            name = type(self).__name__
-            raise InputError(f"{name} has no training part; run `lightning test` with it")
+            raise InputError(
+                f"data={type(self).__name__}: no training split. Run `smmix test` with it."
+            )
+        _ = self.class_names  # also sets what depends on them, such as `class_subset`
         for split in splits:
             self._sets[split] = self._open(split)
             self._check_count(split, len(self._sets[split]))  # type: ignore[arg-type]
@@ -200,41 +216,110 @@ class ImageData(LoaderModule, ABC):
                 report.require_good()
 
     def part_of(self, split: Split) -> Split:
-        """The part of the data set that images are taken from."""
+        """Return the split of the dataset that the images of a split come from."""
         return "train" if split == "val" and self.held_out else split
 
     def reports(self, splits: Iterable[Split]) -> Iterator[SplitReport]:
-        """Read every image of some splits; one report on each part that they are taken from.
+        """Read every image of some splits, and yield one report per split of the dataset.
 
-        One on a part that cannot be opened says why; where validation images are held out of train,
-        it may be all that there is. A part of the same images as an earlier one has none.
+        If a split cannot be opened, its report has the reason. This is a fault, except for a
+        missing test split if validation images are held out of the training set. Splits with the
+        same images as an earlier one are skipped.
         """
         seen: list[Any] = []
         for part in dict.fromkeys(map(self.part_of, splits)):
+            notes: list[str] = []
             try:
-                images = self.images(part, inspect)
+                with collect_ignored(notes):
+                    images = self.images(part, inspect)
             except InputError as error:
-                spared = part == "test" and self.held_out > 0
-                bad, notes = ([], [str(error)]) if spared else ([str(error)], [])
+                optional = part == "test" and self.held_out > 0
+                bad, notes = ([], [str(error)]) if optional else ([str(error)], [])
                 yield SplitReport(part, 0, None, bad, notes)
                 continue
             if origin(images) not in seen:
                 seen.append(origin(images))
-                names, outliers = self.classes_in_question, self.has_outliers
-                yield examine(images, names, part, self.sizes, outliers)
+                names = self.evaluated_classes
+                report = examine(images, names, part, self.sizes, self.has_outliers)
+                report.notes[:0] = notes
+                yield report
 
     @property
-    def classes_in_question(self) -> dict[int, str]:
-        """Names of the classes that the set has images of, by their numbers."""
-        numbers = range(self.num_classes) if self.class_subset is None else self.class_subset
-        return {number: self.class_names[number] for number in numbers}
+    def evaluated_classes(self) -> dict[int, str]:
+        """Names of the classes that the dataset has images of, by class index."""
+        names = self.class_names
+        return {number: names[number] for number in self.class_subset or range(len(names))}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images in each part that is open, by its name; streams do not know theirs."""
+        """Number of images in each open split that has a length."""
         return {
             part: len(images) for part, images in self._sets.items() if hasattr(images, "__len__")
         }
+
+    def train_dataloader(self) -> ImageLoader:
+        """Return shuffled full batches. Their order depends on seed and epoch alone."""
+        dataset = self._sets["train"]
+        ranks, rank = self._ranks()
+        sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats)
+        return self._loader(dataset, sampler, drop_last=True, first_batch=self._next_batch)
+
+    def val_dataloader(self) -> Any:
+        """Return validation images, each exactly once over all ranks."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Return test images, each exactly once over all ranks."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """Return images and file names, each exactly once over all ranks."""
+        return self._evaluation_loader("predict")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalize the images of a batch on their device, then apply random erasing."""
+        images, labels = batch
+        images = normalize(images, self.mean, self.std)
+        if self.trainer is not None and self.trainer.training and self.train_recipe.random_erasing:
+            reseed(run_seed(), 1, self.trainer.current_epoch, self._next_batch(), self._ranks()[1])
+            images = erasing(self.train_recipe, images.device)(images)
+        if self.trainer is not None:  # the model may be in bfloat16 or float64
+            images = images.to(self.trainer.lightning_module.dtype)
+        return images, labels
+
+    def _check_settings(self) -> None:
+        """Check the range of each setting, and that the files can exist."""
+        in_range("data.batch_size", self.batch_size, 1, hint="The paper uses 1024 over all devices")
+        in_range("data.repeats", self.repeats, 1, 1000, "DeiT uses 3, and 1 turns it off")
+        if self.shots is not None:
+            in_range("data.shots", self.shots, 1, hint="Set null to train on all images")
+        in_range("data.image_size", min(self.image_size), 1, hint="DeiT uses 224")
+        if not 0 <= self.held_out < 1:
+            raise InputError(
+                f"data.held_out={self.held_out}: must be in [0, 1), because it is a fraction."
+            )
+        if not 0 < self.train_fraction <= 1:
+            raise InputError(
+                f"data.train_fraction={self.train_fraction}: must be in (0, 1]. 1 trains on all "
+                "images."
+            )
+        in_range("data.num_workers", self.num_workers, 0, 512, "0 loads in the main process")
+        in_range("data.split_seed", self.split_seed, 0)
+        one_of("data.bad_images", self.bad_images, ("stop", "skip"))
+        for channel in self.mean:
+            in_range("data.mean", channel, -LIMIT, LIMIT, "Use the means of images in [0, 1]")
+        for channel in self.std:
+            in_range("data.std", channel, 1 / LIMIT, LIMIT, "Use those of images in [0, 1]")
+        name = type(self).__name__
+        if self.cache and not self.cacheable:
+            raise InputError(f"data.cache=true: {name} does not support it. Set data.cache=false.")
+        if self.download and not self.archives:
+            raise InputError(
+                f"data.download=true: {name} has no open download. Get it from its owner, unpack "
+                f"it into {self.root}, and set data.download=false."
+            )
+        if self.reads_root and not self.download:
+            existing_folder(self.root)
 
     def _open(self, split: Split | Literal["predict"]) -> Images:
         if split == "train":
@@ -250,42 +335,66 @@ class ImageData(LoaderModule, ABC):
         check_range(images.targets, self.num_classes, str(self.root), self.has_outliers)
         if part != "train":
             return images
-        kept, held = training_split(
+        kept, validation = training_split(
             images.targets, self.held_out, self.train_fraction, self.shots, self.split_seed
         )
-        if split == "val" and not held:
+        if split == "val" and not validation:
             raise InputError(
-                f"data.held_out {self.held_out} holds out nothing of {self.root}, whose classes "
-                "have one image each; set it to 0"
+                f"data.held_out={self.held_out}: holds out nothing, because every class in "
+                f"{self.root} has one image. Set data.held_out=0."
             )
-        return Subset(images, kept if split == "train" else held)
+        return Subset(images, kept if split == "train" else validation)
 
     def _check_count(self, split: str, images: int) -> None:
         ranks = self._ranks()[0]
+        place = self.predict_dir if split == "predict" and self.predict_dir else self.root
         if split == "train" and images < self.batch_size * ranks:
             raise InputError(
-                f"one step takes {self.batch_size} images on each of {ranks} devices, but the "
-                f"training set in {self.root} has {images}; lower data.batch_size"
+                f"data.batch_size={self.batch_size}: larger than the training set in {place} "
+                f"({counted(images, 'image')} for {counted(ranks, 'device')}). Lower "
+                "data.batch_size."
             )
         if images < ranks:
-            place = self.predict_dir if split == "predict" and self.predict_dir else self.root
             raise InputError(
-                f"{place} has {counted(images, f'{split} image')}, fewer than the {ranks} devices; "
-                "take fewer devices"
+                f"trainer.devices: {counted(images, f'{split} image')} in {place} for {ranks} "
+                "devices. Use fewer devices."
             )
 
+    def _loader(self, dataset: Images, sampler: Sampler[int], **options: Any) -> ImageLoader:
+        return ImageLoader(
+            CatchBadImages(dataset),
+            skip_bad=self.bad_images == "skip",
+            batch_size=self.batch_size,
+            collate_fn=collate_good,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
 
-def _at_least_one(name: str, value: int, hint: str) -> None:
-    if value is None or value < 1:  # null passes the command line's own check
-        raise InputError(f"data.{name} is {value}; it must be at least 1 ({hint})")
+    def _evaluation_loader(self, split: str) -> ImageLoader:
+        dataset = self._sets[split]
+        return self._loader(dataset, EvaluationSampler(dataset, *self._ranks()))
+
+    def _next_batch(self) -> int:
+        """Return the index of the next training batch, above 0 if a run resumes in mid-epoch."""
+        # An epoch's iterator starts at its first batch, after Lightning has restored progress
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        return self.trainer.fit_loop.batch_idx + 1
+
+    def _ranks(self) -> tuple[int, int]:
+        """Return the number of ranks and this rank, (1, 0) without a trainer."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def image_data(trainer: Trainer) -> ImageData:
+    """Return the datamodule of a trainer, which must be one of this package."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageData), "SMMix callbacks need an ImageData datamodule"
+    return data
 
 
 def _cores() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-
-
-def image_data(trainer: Trainer) -> ImageData:
-    """Return the datamodule of a trainer that runs with one of this package."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, ImageData), "SMMix callbacks need an ImageData datamodule"
-    return data

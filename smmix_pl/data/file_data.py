@@ -1,4 +1,4 @@
-"""Data sets of image files."""
+"""Datasets of image files."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from smmix_pl.data.validation import inspect
 
 
 class LabeledImages(Dataset[tuple[Tensor, int]]):
-    """Images in files or tar files, decoded when asked for.
+    """Images in files or tar files, decoded on access.
 
     Args:
-        samples: Where each image is, and its class number.
-        transform: From an opened Pillow image to a tensor; it is what decodes.
+        samples: Source and class index of each image.
+        transform: Maps an opened Pillow image to a tensor, which decodes it.
         cache: Decode each image once and keep its pixels in memory.
     """
 
@@ -29,18 +29,18 @@ class LabeledImages(Dataset[tuple[Tensor, int]]):
         self.samples = samples
         self.targets = [label for _, label in samples]
         self.transform = transform
-        # A check looks at files, not at the pixels that come of them
-        keep = cache and transform is not inspect
-        self.cache = PixelCache([source for source, _ in samples]) if keep else None
+        # A check inspects the files, not their pixels
+        use_cache = cache and transform is not inspect
+        self.cache = PixelCache([source for source, _ in samples]) if use_cache else None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One image and its class number.
+        """Return one image and its class index.
 
         Raises:
-            BadImage: The file cannot be read as an image.
+            BadImage: The image cannot be read.
         """
         source, label = self.samples[index]
         if self.cache is not None:
@@ -49,25 +49,27 @@ class LabeledImages(Dataset[tuple[Tensor, int]]):
 
 
 class FileData(ImageData):
-    """A data set of image files; a subclass lists them. Arguments: see `ImageData`."""
+    """Base class of datasets of image files. A subclass lists them. Arguments: see `ImageData`."""
+
+    reads_root = True
 
     @abstractmethod
     def samples(self, split: Split) -> Samples:
-        """Where each image of a part is, and its class number.
+        """Return the source and class index of each image of a split.
 
         Raises:
-            InputError: The part is missing or is not what it should be.
+            InputError: The split is missing or damaged.
         """
 
     def images(self, split: Split, transform: Transform) -> Images:
-        """The listed files, decoded when asked for."""
+        """Open the listed files, to be decoded on access."""
         return LabeledImages(self.checked_samples(split), transform, self.cache)
 
     def checked_samples(self, split: Split) -> Samples:
-        """The samples, where nothing is wrong with the lists that they are read from.
+        """Return the samples, and convert errors in the lists they are read from.
 
         Raises:
-            InputError: Something is.
+            InputError: The lists are damaged.
         """
         with reading_lists(self.root):
             return self.samples(split)

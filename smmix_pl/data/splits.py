@@ -1,4 +1,4 @@
-"""Which images of a training set are used, and which are kept for validation: by seed, by class."""
+"""Stratified, seeded choices of training and validation images."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,67 +7,73 @@ import numpy as np
 from smmix_pl.errors import InputError
 
 
-def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices so that every class gives the same share, rounded.
+def stratified_split(
+    labels: Sequence[int], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Hold out the same fraction of every class, rounded.
 
-    Of each class at least one image is kept and, of two or more, at least one is held out.
+    At least one image of each class is kept. Of classes with two or more, at least one is held out.
 
     Args:
-        labels: Class number of each image.
-        share: Share that is held out, in (0, 1).
-        seed: Chooses which.
+        labels: Class index of each image.
+        fraction: Fraction to hold out, in (0, 1).
+        seed: Seed of the random choice.
 
     Returns:
-        Indices kept and indices held out, both in order.
+        Sorted indices of kept images, and of held-out images.
     """
-    held = _some(labels, seed, lambda count: min(max(1, round(share * count)), count - 1))
-    kept = np.setdiff1d(np.arange(len(labels)), held)
-    return kept.tolist(), held.tolist()
+    held_out = _choose(labels, seed, lambda count: min(max(1, round(fraction * count)), count - 1))
+    kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    return kept.tolist(), held_out.tolist()
 
 
 def few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
-    """Indices of ``shots`` images of every class, in order.
+    """Return the sorted indices of `shots` images of every class.
 
     Raises:
-        InputError: A class has fewer.
+        InputError: A class has fewer images.
     """
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         if count < shots:
             raise InputError(
-                f"data.shots is {shots}, but class {label} has {count} training images; lower "
-                "data.shots"
+                f"data.shots={shots}: class {label} has only {count} training images. Lower "
+                "data.shots."
             )
-    return _some(labels, seed, lambda count: shots).tolist()
+    return _choose(labels, seed, lambda count: shots).tolist()
 
 
 def training_split(
-    labels: Sequence[int], held_out: float, share: float, shots: int | None, seed: int
+    labels: Sequence[int], held_out: float, train_fraction: float, shots: int | None, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Indices to train on and indices to validate on.
+    """Return the sorted indices of training images, and of validation images.
 
-    What is held out follows from ``held_out`` and ``seed`` alone, so that runs on a tenth and on
-    all of train are compared on the same validation images.
+    Held-out images depend on `held_out` and `seed` alone. Runs on a tenth of the training set and
+    on all of it are validated on the same images.
 
     Args:
-        labels: Class number of each image.
-        held_out: Share of every class that is kept for validation, in [0, 1).
-        share: Share of the rest to train on, in (0, 1]; at least one image of every class.
-        shots: Or else, this many images of every class.
-        seed: Chooses which.
+        labels: Class index of each image.
+        held_out: Fraction of every class to hold out for validation, in [0, 1).
+        train_fraction: Fraction of the rest to train on, in (0, 1]. At least one image per class.
+        shots: Number of training images per class, instead of `train_fraction`.
+        seed: Seed of the random choices.
+
+    Raises:
+        InputError: A class has fewer than `shots` images.
     """
-    kept, held = list(range(len(labels))), list[int]()
+    kept, validation = list(range(len(labels))), list[int]()
     if held_out:
-        kept, held = stratified_split(labels, held_out, seed)
+        kept, validation = stratified_split(labels, held_out, seed)
+    kept_labels = [labels[i] for i in kept]
     if shots is not None:
-        kept = [kept[i] for i in few_shot([labels[i] for i in kept], shots, seed)]
-    elif share < 1:
-        part = _some([labels[i] for i in kept], seed, lambda count: max(1, round(share * count)))
-        kept = [kept[i] for i in part]
-    return kept, held
+        kept = [kept[i] for i in few_shot(kept_labels, shots, seed)]
+    elif train_fraction < 1:
+        chosen = _choose(kept_labels, seed, lambda count: max(1, round(train_fraction * count)))
+        kept = [kept[i] for i in chosen]
+    return kept, validation
 
 
-def _some(labels: Sequence[int], seed: int, wanted: Callable[[int], int]) -> np.ndarray:
-    """Indices, in order, of random images: of each class as many as wanted of its count."""
+def _choose(labels: Sequence[int], seed: int, wanted: Callable[[int], int]) -> np.ndarray:
+    """Return the sorted indices of random images: `wanted(count)` of each class."""
     rng = np.random.default_rng(seed)
     counts = np.unique(np.asarray(labels), return_counts=True)[1]
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])

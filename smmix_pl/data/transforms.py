@@ -1,9 +1,10 @@
-"""Image transforms: timm's `create_transform` behind the settings of a recipe, made faster.
+"""Image transforms: timm's `create_transform`, with the settings of a recipe and faster steps.
 
-They take an opened Pillow image and give uint8 ``(3, H, W)``; `normalize` does the rest on the
-device. Evaluation pixels equal timm's; training pixels are drawn from the same distribution.
+They map an opened Pillow image to a uint8 `(3, H, W)` tensor. `normalize` runs on the device.
+Evaluation pixels equal timm's; training pixels follow the same distribution.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision import transforms as T
 
-from smmix_pl.checks import in_range, one_of
+from smmix_pl.checks import in_range, one_of, probability
 from smmix_pl.data.augment import fast_augment
 from smmix_pl.data.crop import RandomResizedCrop
 from smmix_pl.data.io.images import to_rgb
@@ -22,24 +23,24 @@ from smmix_pl.errors import InputError
 
 KERNELS = ("bicubic", "bilinear")
 Transform = Callable[[Any], Any]
-"""From an opened Pillow image to a uint8 ``(3, H, W)`` tensor, or to what a check finds."""
+"""Maps an opened Pillow image to a uint8 `(3, H, W)` tensor, or to what a check reports."""
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Augmentation of training images. The defaults are the paper's ImageNet recipe.
+    """Augmentation of training images. Defaults follow the paper's ImageNet recipe.
 
     Args:
-        crop: ``resized``: random resized crop; ``padded``: pad by an eighth, crop at random (small
-            images).
-        scale: Area of the random resized crop as a share of the image, (min, max).
-        ratio: Its aspect ratio, (min, max).
-        resize: Resize the shorter side to this before cropping; null crops the image as it is.
+        crop: `resized` for a random resized crop, or `padded` to pad by an eighth and crop at
+            random (small images).
+        scale: Area of the random resized crop as a fraction of the image, (min, max).
+        ratio: Aspect ratio of the random resized crop, (min, max).
+        resize: Resize the shorter side to this many pixels before cropping; `null` does not resize.
         hflip: Probability of a horizontal flip.
-        color_jitter: Strength of color jitter; used only where there is no ``auto_augment``.
-        auto_augment: timm's AutoAugment or RandAugment policy, or null.
+        color_jitter: Strength of color jitter, used only if `auto_augment` is `null`.
+        auto_augment: timm's AutoAugment, RandAugment, or AugMix policy, or `null`.
         random_erasing: Probability of random erasing.
-        interpolation: ``bicubic``, ``bilinear`` or ``random``.
+        interpolation: `bicubic`, `bilinear`, or `random`.
     """
 
     crop: Literal["resized", "padded"] = "resized"
@@ -56,55 +57,73 @@ class TrainTransform:
         for name, (low, high), most in (("scale", self.scale, 1), ("ratio", self.ratio, 1000)):
             if not 0 < low <= high <= most:
                 raise InputError(
-                    f"train_transform.{name} is [{low}, {high}]; it must satisfy "
-                    f"0 < min <= max <= {most}"
+                    f"data.train_transform.{name}=[{low}, {high}]: must satisfy "
+                    f"0 < min <= max <= {most}."
                 )
-        for name in ("hflip", "random_erasing"):
-            in_range(f"train_transform.{name}", getattr(self, name), 0, 1, "a probability")
-        in_range("train_transform.color_jitter", self.color_jitter, 0, hint="0 is off")
+        probability("data.train_transform.hflip", self.hflip)
+        probability("data.train_transform.random_erasing", self.random_erasing)
+        in_range("data.train_transform.color_jitter", self.color_jitter, 0, hint="0 turns it off")
         if self.resize is not None:
-            in_range("train_transform.resize", self.resize, 1, 4096, "null resizes nothing")
-        one_of("train_transform.interpolation", self.interpolation, (*KERNELS, "random"))
+            in_range("data.train_transform.resize", self.resize, 1, 4096, "Set null to not resize")
+        one_of("data.train_transform.interpolation", self.interpolation, (*KERNELS, "random"))
         if self.interpolation == "random" and (self.crop == "padded" or self.resize is not None):
             raise InputError(
-                "train_transform.interpolation random works with crop resized and without resize; "
-                "choose bicubic or bilinear"
+                "data.train_transform.interpolation=random: requires crop=resized and resize=null. "
+                "Use bicubic or bilinear."
             )
+        check_policy(self.auto_augment)
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Preparation of evaluation images. The defaults are the paper's: resize to 256, crop 224.
+    """Preparation of evaluation images. Defaults follow the paper: resize to 256, crop 224.
 
     Args:
-        crop_ratio: Share of the resized image's side that the center crop keeps; 1 crops nothing
-            off square images.
-        interpolation: ``bicubic`` or ``bilinear``.
+        crop_ratio: Side of the center crop as a fraction of the resized image's side; 1 does not
+            crop square images.
+        interpolation: `bicubic` or `bilinear`.
     """
 
     crop_ratio: float = 224 / 256
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if not 0.05 <= self.crop_ratio <= 1:  # images are resized by its reciprocal
+        # images are resized by its reciprocal
+        in_range("data.eval_transform.crop_ratio", self.crop_ratio, 0.05, 1)
+        one_of("data.eval_transform.interpolation", self.interpolation, KERNELS)
+
+
+def check_policy(policy: str | None) -> None:
+    """Check that timm reads every section of an augmentation policy.
+
+    timm skips sections without a number and unknown sets of transforms: `rand-mnan` would mean
+    RandAugment with its defaults. It rejects unknown names with a number itself.
+
+    Raises:
+        InputError: A section is neither a name with a number nor a known set of transforms.
+    """
+    first, *sections = (policy or "").split("-")
+    for section in sections:
+        known_set = first == "rand" and section in ("tweights", "t3a", "t3aw")
+        if not known_set and not re.fullmatch(r"[a-z]+\d+(\.\d+)?", section):
             raise InputError(
-                f"eval_transform.crop_ratio is {self.crop_ratio}; it must be in [0.05, 1]"
+                f"data.train_transform.auto_augment={policy}: section {section!r} is not a name "
+                "with a number, such as m9. Use rand-m9-mstd0.5-inc1 (the paper's) or null."
             )
-        one_of("eval_transform.interpolation", self.interpolation, KERNELS)
 
 
 def train_transform(
     recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...]
 ) -> Transform:
-    """From a Pillow image to an augmented uint8 ``(3, H, W)`` tensor.
+    """Return the transform from a Pillow image to an augmented uint8 `(3, H, W)` tensor.
 
     Args:
-        recipe: What is done to it.
-        size: (H, W).
-        mean: Channel means; geometric augmentation fills with them.
+        recipe: Augmentation settings.
+        size: Output (H, W).
+        mean: Channel means, the fill color of geometric augmentation.
 
     Raises:
-        InputError: timm does not know the augmentation.
+        InputError: timm does not support the policy.
     """
     try:
         steps = create_transform(
@@ -117,16 +136,16 @@ def train_transform(
             auto_augment=recipe.auto_augment,
             interpolation=recipe.interpolation,
             mean=mean,
-            use_prefetcher=True,  # timm's word for: leave normalisation to the device
+            use_prefetcher=True,  # leaves normalization to the device
         ).transforms[1:]
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"train_transform.auto_augment {recipe.auto_augment!r} is no policy of timm's "
-            f"({error}); the paper takes rand-m9-mstd0.5-inc1, and null is off"
+            f"data.train_transform.auto_augment={recipe.auto_augment}: not a policy of timm "
+            f"({error}). Use rand-m9-mstd0.5-inc1 (the paper's) or null."
         ) from error
     crop = RandomResizedCrop(size, recipe.scale, recipe.ratio, recipe.interpolation)
     first: list[Any] = [crop]
-    if recipe.crop == "padded":  # as DeiT does for small images
+    if recipe.crop == "padded":  # DeiT's crop for small images
         padding = (size[1] // 8, size[0] // 8)
         first = [to_rgb, _resize(recipe, size), T.RandomCrop(size, padding=padding)]
     elif recipe.resize is not None:
@@ -135,7 +154,12 @@ def train_transform(
 
 
 def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:
-    """From a Pillow image to a uint8 ``(3, H, W)`` tensor; ``size`` is (H, W)."""
+    """Return the transform from a Pillow image to a uint8 `(3, H, W)` tensor.
+
+    Args:
+        recipe: Evaluation settings.
+        size: Output (H, W).
+    """
     steps = create_transform(
         size,
         is_training=False,
@@ -147,24 +171,24 @@ def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images as float32 of mean 0 and deviation 1, bit for bit as ToTensor and Normalize.
+    """Normalize uint8 images to float32, bit-exact with torchvision's ToTensor and Normalize.
 
     Args:
-        images: ``(..., 3, H, W)``, 0 to 255.
+        images: `(..., 3, H, W)`, values 0 to 255.
         mean: Channel means of images in [0, 1].
-        std: Channel standard deviations, likewise.
+        std: Channel standard deviations of images in [0, 1].
     """
-    # A tensor, as a GPU multiplies by the reciprocal of a number
+    # A tensor, because a GPU multiplies by the reciprocal of a Python number
     white = torch.tensor(255.0, device=images.device)
     scaled = images.to(torch.float32, memory_format=torch.contiguous_format).div_(white)
     return scaled.sub_(_channels(mean, images)).div_(_channels(std, images))
 
 
 def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalized images back to values in [0, 1].
+    """Map normalized images back to [0, 1].
 
     Args:
-        images: ``(..., 3, H, W)``.
+        images: `(..., 3, H, W)`.
         mean: Channel means.
         std: Channel standard deviations.
     """
@@ -172,7 +196,7 @@ def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def erasing(recipe: TrainTransform, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The random erasing of timm of a batch of normalized images, each with its own rectangle."""
+    """Return timm's random erasing for a batch of normalized images, one rectangle per image."""
     return RandomErasing(recipe.random_erasing, mode="const", device=device)
 
 

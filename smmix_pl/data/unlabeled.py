@@ -1,13 +1,11 @@
-"""Images to predict: with their names instead of classes."""
+"""Images for prediction, with names in place of labels."""
 
-import os
 from pathlib import Path
-from typing import NoReturn
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from smmix_pl.data.io.file_lists import image_files, warn_ignored
 from smmix_pl.data.io.images import Source, existing_folder, transformed
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
@@ -17,23 +15,22 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
     """Every image file below a folder, in order, with its path.
 
     Args:
-        folder: Searched recursively.
-        transform: From a Pillow image to a tensor.
+        folder: Searched recursively, by the rule of `image_files`.
+        transform: Maps a Pillow image to a tensor.
 
     Raises:
-        InputError: The folder is missing or holds no image.
+        InputError: The folder is missing or has no image.
     """
 
     def __init__(self, folder: Path, transform: Transform) -> None:
         existing_folder(folder, "data.predict_dir")
-        self.files = sorted(
-            Path(place) / name
-            for place, _, names in os.walk(folder, onerror=_raise)
-            for name in names
-            if Path(name).suffix.lower() in IMG_EXTENSIONS
-        )
-        if not self.files:
-            raise InputError(f"no image file below {folder}; point data.predict_dir at images")
+        found, ignored = image_files(folder)
+        warn_ignored(str(folder), ignored)
+        if not found:
+            raise InputError(
+                f"data.predict_dir={folder}: no image file found. Set it to a folder of images."
+            )
+        self.files = [Path(file) for file in found]
         self.transform = transform
 
     def __len__(self) -> int:
@@ -45,10 +42,10 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
 
 
 class NamedImages(Dataset[tuple[Tensor, str]]):
-    """A labeled data set as (image, name): the file's path, or its index where it has no file.
+    """A labeled dataset as (image, name). The name is the path, or the index without a file.
 
     Args:
-        images: A map-style data set of (image, class number).
+        images: A map-style dataset of (image, class index).
     """
 
     def __init__(self, images: Dataset[tuple[Tensor, int]]) -> None:
@@ -61,8 +58,3 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         name = f"#{index}" if self.samples is None else str(self.samples[index][0])
         return self.images[index][0], name
-
-
-def _raise(error: OSError) -> NoReturn:
-    """A folder that cannot be listed is told, not left out."""
-    raise error

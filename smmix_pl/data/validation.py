@@ -1,29 +1,28 @@
-"""What a pre-flight check looks at: every image of a part, its labels, the names of the classes."""
+"""Pre-flight check of a dataset split: every image, its label, and the class names."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from smmix_pl.data.io.file_lists import counted, look_alikes
 from smmix_pl.data.io.images import BadImage, to_rgb
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
 
 CHUNK = 4096
-"""Images that threads are given at once: what they find is kept until it is asked for."""
+"""Number of images per batch of thread tasks, which bounds the results held in memory."""
 ORIENTATION = 0x0112
-"""EXIF's number for how a camera was held."""
+"""EXIF tag of the camera orientation."""
 
 
 class Sizes(NamedTuple):
-    """How many images the parts of a data set have."""
+    """Number of images in each split of a dataset."""
 
     train: int
     val: int
@@ -32,15 +31,15 @@ class Sizes(NamedTuple):
 
 @dataclass
 class SplitReport:
-    """What a check found in one part of a data set.
+    """Result of checking one split of a dataset.
 
     Args:
-        part: ``train``, ``val`` or ``test``.
-        images: How many were read.
-        expected: How many there should be, where the owner says so.
-        bad: A sentence about each image that cannot be used.
-        notes: A sentence about each that can, but not as one may think.
-        per_class: Images of each class.
+        part: `train`, `val`, or `test`.
+        images: Number of images that were read.
+        expected: Number of images stated by the owner of the dataset, if any.
+        bad: One sentence per unusable image or label.
+        notes: One sentence per image that is usable but unusual.
+        per_class: Number of images of each class.
     """
 
     part: str
@@ -52,30 +51,31 @@ class SplitReport:
 
     @property
     def good(self) -> bool:
-        """Nothing is bad, missing or left over, and no class is empty."""
+        """True if nothing is bad, the number of images is right, and no class is empty."""
         return not self.faults()
 
     def faults(self) -> list[str]:
-        """What the verdict rests on."""
+        """Return everything that makes the split unusable."""
         empty = [name for name, count in self.per_class.items() if not count]
         found = list(self.bad)
         if self.expected is not None and self.images != self.expected:
-            found.append(f"{self.images:,} images where its owner counts {self.expected:,}")
+            found.append(f"{self.images:,} images, expected {self.expected:,}")
         if empty:
-            classes = counted(len(empty), "class")
-            found.append(f"{classes} without an image, {empty[0]!r} among them")
+            found.append(f"{counted(len(empty), 'class')} without images, such as {empty[0]!r}")
         return found
 
     def require_good(self) -> None:
-        """Refuse a part of which a run would not learn what one thinks.
+        """Raise an error unless the split is good.
 
         Raises:
-            InputError: The verdict is bad.
+            InputError: There are faults.
         """
         faults = self.faults()
         if faults:
-            told = counted(len(faults), "fault")
-            raise InputError(f"the {self.part} part has {told}: {faults[0]}; see the report")
+            raise InputError(
+                f"data.check=true: {counted(len(faults), 'fault')} in the {self.part} split, such "
+                f"as: {faults[0]}. Fix the faults in the report above."
+            )
 
     def __str__(self) -> str:
         verdict = "good" if self.good else f"BAD: {counted(len(self.faults()), 'fault')}"
@@ -92,129 +92,131 @@ class SplitReport:
 
 
 def inspect(image: Image.Image) -> str:
-    """Decode an image wholly and say what is odd about it; takes a transform's place."""
-    odd = []
-    if getattr(image, "n_frames", 1) > 1:
-        odd.append(f"animated, the first of {image.n_frames} frames is used")  # type: ignore[attr-defined]
+    """Decode an image completely and return what is unusual about it. Stands in for a transform."""
+    notes = []
     if image.getexif().get(ORIENTATION, 1) != 1:
-        odd.append("rotated by EXIF, used as stored")
+        applied = "applied" if image.format == "TIFF" else "ignored"  # Pillow rotates TIFF files
+        notes.append(f"EXIF rotation is {applied}")
     if image.mode not in ("RGB", "L"):
-        odd.append(f"of mode {image.mode}, converted to RGB")
+        notes.append(f"mode {image.mode} is converted to RGB")
     to_rgb(image).load()
-    return "; ".join(odd)
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception as error:  # Pillow counts frames by reading them, and raises what it likes
+        notes.append(f"only the first frame is used; others are damaged ({one_line(error)})")
+    else:
+        if frames > 1:
+            notes.append(f"only the first of {frames} frames is used")
+    return "; ".join(notes)
 
 
 def examine(
-    images: Any, names: Mapping[int, str], part: str, sizes: Sizes | None, outliers: bool = False
+    images: Any,
+    names: Mapping[int, str],
+    part: str,
+    sizes: Sizes | None,
+    has_outliers: bool = False,
 ) -> SplitReport:
-    """Read every image of a part that was opened with `inspect` as its transform.
+    """Read every image of a split that was opened with `inspect` as its transform.
 
     Args:
-        images: The part.
-        names: Of the classes that it has to have images of, by their numbers.
-        part: ``train``, ``val`` or ``test``.
-        sizes: Images in each part, as its owner counts them.
-        outliers: Whether -1 is allowed, which stands for none of the classes.
+        images: The split.
+        names: Names of the classes that must have images, by class index.
+        part: `train`, `val`, or `test`.
+        sizes: Number of images in each split, as stated by the owner of the dataset.
+        has_outliers: Allow the label -1, which means none of the classes.
     """
     report = SplitReport(part, len(images), getattr(sizes, part, None))
     counts = Counter(np.asarray(images.targets, dtype=np.int64).tolist())
     report.per_class = {name: counts[number] for number, name in names.items()}
-    strange = sorted(set(counts) - set(names) - ({OUTLIER} if outliers else set()))
+    unknown = sorted(set(counts) - set(names) - ({OUTLIER} if has_outliers else set()))
     report.bad += [
-        f"{counted(counts[number], 'image')} of class number {number}, which there is not"
-        for number in strange
+        f"{counted(counts[number], 'image')} with the unknown class index {number}"
+        for number in unknown
     ]
     sources = [source for source, _ in getattr(images, "samples", [])]
-    files = [source for source in sources if isinstance(source, str)]  # not in a tar file
-    report.notes += _not_listed({Path(file).parent for file in files})
-    # Pillow lets go of the interpreter while it decodes
+    # Pillow releases the interpreter lock while it decodes
     with ThreadPoolExecutor(getattr(images, "threads", None)) as pool:
         for start in range(0, len(images), CHUNK):
             chunk = range(len(images))[start : start + CHUNK]
             found = pool.map(_examine_one, repeat(images), chunk)
-            for index, (bad, odd) in zip(chunk, found, strict=True):
+            for index, (bad, note) in zip(chunk, found, strict=True):
                 if bad:
                     report.bad.append(bad)
-                elif odd:
-                    report.notes.append(f"{sources[index] if sources else f'#{index}'}: {odd}")
+                elif note:
+                    report.notes.append(f"{sources[index] if sources else f'#{index}'}: {note}")
     return report
 
 
 def origin(images: Any) -> Any:
-    """What a part's images come from; equal for two parts that are the same images.
+    """Return where the images of a split come from, equal for two splits with the same images.
 
-    Arrays in memory tell nothing of it, but are soon read twice.
+    For arrays in memory it is the object itself: they are read twice, which is fast.
     """
     return getattr(images, "samples", getattr(images, "origin", images))
 
 
-def _not_listed(folders: set[Path]) -> list[str]:
-    """A note where folders of images hold files that are none by their names."""
-    others = [
-        path
-        for folder in sorted(folders)
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix.lower() not in IMG_EXTENSIONS
-    ]
-    if not others:
-        return []
-    known = " ".join(IMG_EXTENSIONS)
-    told = counted(len(others), "file")
-    return [f"{told} left out, {others[0]} among them; names must end on {known}"]
-
-
 def check_names(class_names: Sequence[str], place: str) -> None:
-    """Refuse two classes of one name, which nobody could tell apart, and names that are no text.
+    """Check that class names are distinct text.
+
+    Args:
+        class_names: Names in the order of class indices.
+        place: Location of the dataset.
 
     Raises:
-        InputError: There are such, or no class at all.
+        InputError: There are fewer than two, two are the same or look the same, or one is not text.
     """
     if not class_names:
-        raise InputError(f"{place} names no class; unpack its archive again, in full")
+        raise InputError(f"data.root={place}: no classes found. Unpack the complete archive again.")
     name, count = Counter(class_names).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{place} has {count} classes called {name!r}; rename all but one")
+        raise InputError(f"data.root={place}: {count} classes named {name!r}. Rename all but one.")
+    if len(class_names) < 2:
+        raise InputError(f"data.root={place}: only 1 class, {name!r}. Add a second one.")
     for name in class_names:
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{place} has a class {name!r}, which is not UTF-8; rename it"
+                f"data.root={place}: class name {name!r} is not valid UTF-8. Rename it."
             ) from error
-
-
-def check_range(labels: Sequence[int], classes: int, place: str, outliers: bool) -> None:
-    """Refuse class numbers that the model has no output for.
-
-    Args:
-        labels: Class numbers.
-        classes: How many classes there are.
-        place: Where the data set is.
-        outliers: Whether -1 is allowed, which stands for none of the classes.
-
-    Raises:
-        InputError: There are such, or no labels at all.
-    """
-    if not len(labels):
-        raise InputError(f"{place} holds no image of this part; unpack its archive again")
-    low, high = int(np.min(labels)), int(np.max(labels))
-    lowest = OUTLIER if outliers else 0
-    if low < lowest or high >= classes:
-        wrong = low if low < lowest else high
+    twins = look_alikes(class_names)
+    if twins:
         raise InputError(
-            f"{place} has a label {wrong}, outside the {classes} classes; mend its list"
+            f"data.root={place}: class names {twins[0]!r} ({twins[0]!a}) and {twins[1]!r} "
+            f"({twins[1]!a}) look the same but differ in Unicode form (NFC, NFD). Rename or "
+            "merge them."
         )
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things: 1 fault, 2 classes, 1,000 images."""
-    plural = "" if number == 1 else "es" if thing.endswith("s") else "s"
-    return f"{number:,} {thing}{plural}"
+def check_range(labels: Sequence[int], classes: int, place: str, has_outliers: bool) -> None:
+    """Check that every label is the index of a class.
+
+    Args:
+        labels: Class indices.
+        classes: Number of classes.
+        place: Location of the dataset.
+        has_outliers: Allow the label -1, which means none of the classes.
+
+    Raises:
+        InputError: A label is out of range, or there are no labels.
+    """
+    if not len(labels):
+        raise InputError(
+            f"data.root={place}: no images in this split. Unpack the complete archive again."
+        )
+    low, high = int(np.min(labels)), int(np.max(labels))
+    lowest = OUTLIER if has_outliers else 0
+    if low < lowest or high >= classes:
+        wrong = low if low < lowest else high
+        raise InputError(
+            f"data.root={place}: label {wrong} is out of range for {classes} classes. Fix the "
+            "list of labels."
+        )
 
 
 def histogram(counts: Sequence[int], bars: int = 8) -> str:
-    """How many classes have how many images, as lines of text."""
+    """Return lines of text with the number of classes per range of images."""
     if not counts:
         return "  no classes"
     lowest, highest = min(counts), max(counts)
@@ -229,7 +231,7 @@ def histogram(counts: Sequence[int], bars: int = 8) -> str:
 
 
 def _examine_one(images: Any, index: int) -> tuple[str, str]:
-    """What is bad, and what is odd about one image."""
+    """Return an error and a note about one image, each empty if there is none."""
     try:
         return "", images[index][0]
     except BadImage as error:

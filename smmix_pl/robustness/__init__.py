@@ -1,1 +1,1 @@
-"""Images made harder: patches dropped or shuffled, attacks, corruptions. Plain torch."""
+"""Occluded, shuffled, attacked, and corrupted images, in plain torch."""

@@ -1,6 +1,8 @@
-"""White-box attacks within a few pixel values: FGSM and PGD.
+"""White-box attacks with an L-infinity limit: FGSM and PGD.
 
-B batch, C channels, H W pixels. Images are normalized; steps and limits are in pixel values of 255.
+Images are normalized. Steps and limits are in pixel values, 0 to 255.
+
+Shapes: B batch, C channels, H and W pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +18,10 @@ Model = Callable[[Tensor], Tensor]
 
 
 class PixelScale(NamedTuple):
-    """Pixel values in the units of normalized images; each ``(C, 1, 1)``.
+    """Pixel values in the units of normalized images, each `(C, 1, 1)`.
 
     Attributes:
-        step: The size of one of 255 steps.
+        step: Difference between two consecutive pixel values.
         black: Pixel value 0.
         white: Pixel value 255.
     """
@@ -30,13 +32,13 @@ class PixelScale(NamedTuple):
 
 
 def pixel_scale(mean: Sequence[float], std: Sequence[float], like: Tensor) -> PixelScale:
-    """The scale of images that were normalized with these means and deviations."""
+    """Return the scale of images normalized with these means and standard deviations."""
     shift, spread = (like.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
     return PixelScale(1 / (255 * spread), -shift / spread, (1 - shift) / spread)
 
 
 def fgsm(model: Model, images: Tensor, classes: Tensor, eps: float, scale: PixelScale) -> Tensor:
-    """The fast gradient sign method (Goodfellow et al., 2015): one step of ``eps`` pixel values."""
+    """Attack with the fast gradient sign method (Goodfellow et al., 2015): one step of `eps`."""
     ascended = images + eps * scale.step * ascent(model, images, classes)
     return ascended.clamp(scale.black, scale.white)
 
@@ -51,17 +53,21 @@ def pgd(
     step: float = 2.0,
     steps: int = 10,
 ) -> Tensor:
-    """Projected gradient descent (Madry et al., 2018): the last of several signed steps.
+    """Attack with projected gradient descent (Madry et al., 2018): several signed steps.
 
     Args:
-        model: From images to logits; differentiable.
-        images: ``(B, C, H, W)``, normalized.
-        classes: True classes, ``(B,)``.
-        eps: The result is at most so many pixel values away from the images, in each channel.
-        scale: Of the images.
-        start: Where to begin within the limit, in [-1, 1], shape of the images; see `random_start`.
+        model: Differentiable function from images to logits.
+        images: Normalized images, `(B, C, H, W)`.
+        classes: True classes, `(B,)`.
+        eps: Maximum distance from the images in pixel values, per channel.
+        scale: Scale of the images; see `pixel_scale`.
+        start: Starting point as a fraction of `eps`, in [-1, 1], `(B, C, H, W)`; see
+            `random_start`.
         step: Pixel values per step.
-        steps: How many.
+        steps: Number of steps.
+
+    Returns:
+        Attacked images, `(B, C, H, W)`.
     """
     limit = eps * scale.step
     low = (images - limit).maximum(scale.black)
@@ -74,18 +80,18 @@ def pgd(
 
 
 def random_start(images: Tensor, seed: int, places: Sequence[int]) -> Tensor:
-    """Uniform in [-1, 1], the shape of the images, each by its place in the data set."""
+    """Draw uniform values in [-1, 1] in the shape of the images, by position in the dataset."""
     shape = images.shape[1:]
     drawn = [torch.rand(shape, generator=place_generator(seed, place)) for place in places]
     return 2 * torch.stack(drawn).to(images) - 1
 
 
 def ascent(model: Model, images: Tensor, classes: Tensor) -> Tensor:
-    """The sign of the cross entropy's gradient at each pixel."""
-    # in float32 the softmax of a sure prediction is 1, and what is left of the gradient points
-    # elsewhere; Apple's GPUs have no float64
+    """Return the sign of the cross entropy's gradient at each pixel."""
+    # In float32, the softmax of a confident prediction rounds to 1, which corrupts the gradient.
+    # Apple's GPUs have no float64.
     exact = torch.float32 if images.device.type == "mps" else torch.float64
-    # a test runs in inference mode, whose tensors no gradient may touch: hence the clones
+    # Tests run in inference mode, whose tensors cannot require gradients: hence the clones
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()
         loss = F.cross_entropy(model(leaf).to(exact), classes.clone(), reduction="sum")

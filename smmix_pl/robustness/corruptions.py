@@ -1,9 +1,11 @@
-"""Common corruptions (Hendrycks and Dietterich, 2019), for sets without a corrupted copy on disk.
+"""Common corruptions (Hendrycks and Dietterich, 2019), for datasets without a corrupted copy.
 
-Those of ImageNet-C and CIFAR-C that need nothing but the image, with their constants and formulas
-(hendrycks/robustness, ImageNet-C/create_c). Left out are glass and motion blur, snow, frost, fog
-and elastic transform. The published files are JPEGs of quality 85 besides; ours are not, so numbers
-come close and are no ImageNet-C. B batch, C channels, H W pixels; images are in [0, 1].
+These are the corruptions of ImageNet-C and CIFAR-C that need nothing but the image, with the
+published constants and formulas (hendrycks/robustness, ImageNet-C/create_c). Glass and motion blur,
+snow, frost, fog, and elastic transform are excluded. The published files are also JPEG-compressed
+with quality 85, so results are close to those on ImageNet-C but not comparable.
+
+Shapes: B batch, C channels, H and W pixels. Images are in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -23,59 +25,59 @@ Generators = Sequence[torch.Generator]
 def corrupt(
     images: Tensor, name: str, severity: int, constants: Constants, seed: int, places: Sequence[int]
 ) -> Tensor:
-    """Images under one corruption.
+    """Apply one corruption.
 
     Args:
-        images: ``(B, 3, H, W)`` in [0, 1].
-        name: One of `SEVERITIES`.
+        images: `(B, 3, H, W)` in [0, 1].
+        name: A key of `SEVERITIES`.
         severity: 1 to 5.
-        constants: Those for images of 224 pixels, or of 32.
-        seed: Of the noises.
-        places: Each image's index in its data set, which its noise belongs to.
+        constants: `imagenet` for 224 x 224 pixels, or `cifar` for 32 x 32.
+        seed: Seed of the noise.
+        places: Index of each image in its dataset, which determines its noise.
 
     Returns:
-        Whole multiples of 1 / 255, rounded down as the authors round.
+        `(B, 3, H, W)`, multiples of 1 / 255, rounded down like the published code.
     """
     constant = SEVERITIES[name][constants][severity - 1]
     generators = [place_generator(seed, place) for place in places]
     corrupted = FUNCTIONS[name](images, constant, generators).clamp(0, 1)
-    # a hair above, so that whole values stay whole whatever float32 made of them
+    # The offset keeps float32 rounding from falling below an exact integer
     return (255 * corrupted + 1e-3).floor() / 255
 
 
 def gaussian_noise(images: Tensor, deviation: float, generators: Generators) -> Tensor:
-    """Normal noise."""
+    """Add normal noise."""
     return images + deviation * _normal(images, generators)
 
 
 def speckle_noise(images: Tensor, deviation: float, generators: Generators) -> Tensor:
-    """Normal noise in proportion to the pixel."""
+    """Add normal noise proportional to the pixel value."""
     return images + deviation * images * _normal(images, generators)
 
 
 def shot_noise(images: Tensor, photons: float, generators: Generators) -> Tensor:
-    """Poisson noise of so many photons at white."""
+    """Apply Poisson noise, with the given number of photons at white."""
     expected = (photons * images).cpu()
     pairs = zip(expected, generators, strict=True)
     return torch.stack([torch.poisson(x, generator=g) for x, g in pairs]).to(images) / photons
 
 
 def impulse_noise(images: Tensor, amount: float, generators: Generators) -> Tensor:
-    """This share of all values set to 0 or 1, half each."""
+    """Set a fraction of all values to 0 or 1, half each."""
     drawn = torch.stack([torch.rand(images.shape[1:], generator=g) for g in generators]).to(images)
     noisy = torch.where(drawn < amount / 2, 0.0, images)
     return torch.where(drawn >= 1 - amount / 2, 1.0, noisy)
 
 
 def brightness(images: Tensor, added: float, _: Generators) -> Tensor:
-    """The value of HSV raised, at the same hue and saturation."""
+    """Increase the HSV value, with unchanged hue and saturation."""
     value = images.amax(dim=1, keepdim=True)
     raised = (value + added).clamp(max=1)
     return torch.where(value > 0, images * raised / value.clamp(min=1e-6), raised)
 
 
 def saturate(images: Tensor, linear: tuple[float, float], _: Generators) -> Tensor:
-    """The saturation of HSV under a linear map, at the same hue and value; gray has red's hue."""
+    """Map the HSV saturation linearly, with unchanged hue and value. Gray has the hue of red."""
     factor, added = linear
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)
@@ -87,7 +89,7 @@ def saturate(images: Tensor, linear: tuple[float, float], _: Generators) -> Tens
 
 
 def contrast(images: Tensor, factor: float, _: Generators) -> Tensor:
-    """Each channel drawn to its mean."""
+    """Scale the distance of each channel from its mean."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return (images - mean) * factor + mean
 
@@ -150,4 +152,4 @@ SEVERITIES: dict[str, dict[str, list[Any]]] = {
 
 REPORTED = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "zoom_blur",
             "brightness", "contrast", "pixelate", "jpeg_compression")  # fmt: skip
-"""Nine of the 15 that papers report; the other three are from the authors' extra set."""
+"""Nine of the 15 corruptions that papers report. The other three are the authors' extras."""

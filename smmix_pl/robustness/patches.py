@@ -1,8 +1,9 @@
-"""Patches dropped from images or shuffled within them (Naseer et al., 2021).
+"""Dropping patches from images and shuffling them (Naseer et al., 2021).
 
-B batch, C channels, H W pixels, P_h P_w patch grid. Every random choice belongs to an image's place
-in the data set, not to its batch: two models see the same holes, at any batch size and on any
-number of ranks.
+Random choices depend on the position of an image in the dataset, not on its batch. All models are
+evaluated on the same holes, at any batch size and on any number of ranks.
+
+Shapes: B batch, C channels, H and W pixels, (P_h, P_w) patch grid.
 """
 
 from collections.abc import Sequence
@@ -20,50 +21,54 @@ Fill = Literal["zero", "mean", "noise", "blur"]
 
 
 def place_generator(seed: int, place: int) -> torch.Generator:
-    """The source of an image's random choices, on the CPU, whatever the global one does.
+    """Return the CPU generator of an image's random choices, independent of the global one.
 
     Args:
-        seed: Any whole number.
-        place: The image's index in its data set.
+        seed: Any integer.
+        place: Index of the image in its dataset.
     """
-    # torch's generator on the CPU reads the lower 32 bits only; multiples of the golden ratio keep
-    # the places of small seeds at least a million apart
+    # torch's CPU generator uses only the lower 32 bits. Multiples of the golden ratio keep the
+    # places of small seeds at least a million apart.
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + place) % 2**32)
 
 
 def patch_grid(image_size: Grid, patch_size: int) -> Grid:
-    """How many patches of a side an image has, (rows, columns).
+    """Return the number of patches of an image, (rows, columns).
+
+    Args:
+        image_size: (H, W) in pixels.
+        patch_size: Side of a patch in pixels.
 
     Raises:
-        InputError: They do not fill it.
+        InputError: The image size is not a multiple of the patch size.
     """
     height, width = image_size
     if patch_size < 1 or height % patch_size or width % patch_size:
         raise InputError(
-            f"patches of {patch_size} pixels do not fill images of {height} x {width}; "
-            "set patch_size to a divisor of both, or to null for the model's own patch"
+            f"patch_size={patch_size}: does not divide the image size {height} x {width}. Use a "
+            "divisor of both sides, or null for the patch size of the model."
         )
     return height // patch_size, width // patch_size
 
 
 def random_order(grid: Grid, seed: int, places: Sequence[int]) -> Tensor:
-    """For each image a random rank of each of its patches, ``(B, P_h, P_w)`` int64, 0 first."""
+    """Return a random rank for each patch of each image, `(B, P_h, P_w)` int64, 0 first."""
     count = grid[0] * grid[1]
     orders = [torch.randperm(count, generator=place_generator(seed, place)) for place in places]
     return torch.stack(orders).unflatten(1, grid)
 
 
 def attention_order(attention: Tensor, grid: Grid, most_first: bool) -> Tensor:
-    """The rank of each patch by the attention it gets.
+    """Return the rank of each patch by the attention it receives.
 
     Args:
-        attention: ``(B, G_h, G_w)``; averaged where a patch is several tokens, repeated where a
-            token is several patches.
+        attention: Attention of each token, `(B, G_h, G_w)`. It is averaged if a patch covers
+            several tokens, and repeated if a token covers several patches.
         grid: Patch grid.
-        most_first: Rank 0 is the most attended patch, else the least.
+        most_first: Rank 0 is the most attended patch; otherwise the least attended.
 
     Returns:
-        ``(B, P_h, P_w)`` int64; ties go by row-major order.
+        `(B, P_h, P_w)` int64. Ties are ranked in row-major order.
     """
     of_patches = F.adaptive_avg_pool2d(attention[:, None], grid).flatten(1)
     order = of_patches.argsort(dim=1, descending=most_first, stable=True)
@@ -71,17 +76,17 @@ def attention_order(attention: Tensor, grid: Grid, most_first: bool) -> Tensor:
 
 
 def holes(order: Tensor, ratio: float, image_size: Grid, shift: bool = False) -> Tensor:
-    """Pixels of the first patches of an order.
+    """Return a mask of the pixels of the first patches of an order.
 
     Args:
-        order: Ranks ``(B, P_h, P_w)``.
-        ratio: round(ratio * P_h * P_w) patches are dropped.
+        order: Ranks, `(B, P_h, P_w)`.
+        ratio: Fraction of patches to drop, rounded to a number of patches.
         image_size: (H, W), multiples of the grid.
-        shift: Move the holes half a patch down and right, off the model's own grid; what leaves the
-            image is cut (the published protocol's ``random_offset_drop``).
+        shift: Shift the holes by half a patch down and right, off the model's own grid. Pixels
+            outside the image are cropped (`random_offset_drop` of the published protocol).
 
     Returns:
-        ``(B, H, W)`` bool.
+        `(B, H, W)` bool.
     """
     dropped = order < round(ratio * order[0].numel())
     patch_h, patch_w = image_size[0] // order.shape[1], image_size[1] // order.shape[2]
@@ -93,16 +98,16 @@ def holes(order: Tensor, ratio: float, image_size: Grid, shift: bool = False) ->
 
 
 def filling(fill: Fill, images: Tensor, patch: int, seed: int, places: Sequence[int]) -> Tensor:
-    """What is seen through the holes; broadcasts over normalized images ``(B, C, H, W)``.
+    """Return the content of the holes, which broadcasts over `(B, C, H, W)`.
 
     Args:
-        fill: ``zero`` is 0 after normalisation, the published protocol; ``mean`` each image's own
-            mean color; ``noise`` standard normal; ``blur`` the image under a Gaussian of half a
-            patch.
-        images: Normalized images.
+        fill: `zero` is 0 after normalization (the published protocol), `mean` is the mean color of
+            each image, `noise` is standard normal, and `blur` is the image blurred with a sigma of
+            half a patch.
+        images: Normalized images, `(B, C, H, W)`.
         patch: Side of a patch in pixels.
-        seed: Of the noise.
-        places: Each image's index in its data set.
+        seed: Seed of the noise.
+        places: Index of each image in its dataset.
     """
     if fill == "zero":
         return images.new_zeros(())
@@ -116,12 +121,14 @@ def filling(fill: Fill, images: Tensor, patch: int, seed: int, places: Sequence[
 
 
 def shuffle_patches(images: Tensor, order: Tensor) -> Tensor:
-    """Images ``(B, C, H, W)`` with their patches moved.
+    """Rearrange the patches of images.
 
     Args:
-        images: H and W are multiples of the grid.
-        order: ``(B, P_h, P_w)``; the patch at each position comes from the row-major position that
-            the order gives there.
+        images: `(B, C, H, W)`, with H and W multiples of the grid.
+        order: `(B, P_h, P_w)`, the row-major source position of the patch at each position.
+
+    Returns:
+        `(B, C, H, W)`.
     """
     batch, channels, height, width = images.shape
     rows, columns = order.shape[1:]

@@ -1,4 +1,4 @@
-"""The corruptions that go through Pillow; images are ``(B, 3, H, W)`` in [0, 1]."""
+"""Corruptions that use Pillow. Images are `(B, 3, H, W)` in [0, 1]."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -13,7 +13,7 @@ Picture = Image.Image
 
 
 def jpeg_compression(images: Tensor, quality: int, _: Generators) -> Tensor:
-    """Through a JPEG of a quality of 100."""
+    """Compress as a JPEG of a quality, 1 to 100."""
 
     def compress(picture: Picture) -> Picture:
         buffer = BytesIO()
@@ -23,12 +23,12 @@ def jpeg_compression(images: Tensor, quality: int, _: Generators) -> Tensor:
     return _through_pillow(images, compress)
 
 
-def pixelate(images: Tensor, share: float, _: Generators) -> Tensor:
-    """Through an image of this share of its sides, without interpolation."""
+def pixelate(images: Tensor, scale: float, _: Generators) -> Tensor:
+    """Reduce the sides to a fraction and enlarge them again, without interpolation."""
 
     def shrink(picture: Picture) -> Picture:
         width, height = picture.size
-        small = picture.resize((int(width * share), int(height * share)), Image.Resampling.BOX)
+        small = picture.resize((int(width * scale), int(height * scale)), Image.Resampling.BOX)
         return small.resize((width, height), Image.Resampling.BOX)
 
     return _through_pillow(images, shrink)

@@ -1,8 +1,8 @@
 """Every overlay in configs/data, through the real command line."""
 
-from helpers import data_trees
 import pytest
 import yaml
+from helpers import data_trees
 
 from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.cli.main import main
@@ -17,7 +17,7 @@ SETS = {
 
 
 def config_of(capsys, *words):
-    """What a command line comes to."""
+    """Return the resolved config of a command line."""
     with pytest.raises(SystemExit) as status:
         main([*words, "--print_config"])
     assert status.value.code in (0, None)
@@ -29,27 +29,27 @@ def test_every_set_has_an_overlay():
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_an_overlay_decides_all_that_it_is_about(overlay, capsys):
-    """Laid over two recipes that differ in every transform, it comes to the same data."""
-    told = yaml.safe_load(overlay.read_text())
+def test_an_overlay_determines_all_of_its_settings(overlay, capsys):
+    """Over two recipes that differ in every transform, it gives the same data."""
+    own = yaml.safe_load(overlay.read_text())
     name = f"data/{overlay.name}"
     found = [
         config_of(capsys, "test", "--config", recipe, "--config", name)["data"]
         for recipe in ("deit_t.yaml", "digits.yaml")
     ]
-    assert found[0]["class_path"] == found[1]["class_path"] == told["data"]["class_path"]
-    if told["data"]["class_path"].rsplit(".", 1)[1].startswith(("ImageNetA", "ImageNetR")):
-        return  # keeps the transforms of the recipe
-    for key, value in told["data"].get("init_args", {}).items():
+    assert found[0]["class_path"] == found[1]["class_path"] == own["data"]["class_path"]
+    if own["data"]["class_path"].rsplit(".", 1)[1].startswith(("ImageNetA", "ImageNetR")):
+        return  # they keep the transforms of the recipe
+    for key, value in own["data"].get("init_args", {}).items():
         for one in found:
             if not isinstance(value, dict):
                 assert one["init_args"][key] == value
-            elif "crop" in value:  # a training set's overlay leaves no augmentation to the recipe
+            elif "crop" in value:  # overlays of training sets set all of the augmentation
                 assert one["init_args"][key] == found[0]["init_args"][key]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_an_overlay_says_what_it_is(overlay):
+def test_an_overlay_has_a_header(overlay):
     header = [line for line in overlay.read_text().splitlines() if line.startswith("#")]
     assert any("--data.root DIR" in line for line in header)
     assert any("data.root holds" in line for line in header)

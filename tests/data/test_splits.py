@@ -1,4 +1,4 @@
-"""Held-out parts, shares and k-shot subsets: by seed, by class, never overlapping."""
+"""Held-out images, fractions, and k-shot subsets: seeded, stratified, never overlapping."""
 
 from collections import Counter
 
@@ -15,19 +15,19 @@ LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
 
 
 @given(LABELS, st.floats(0.01, 0.99), st.integers(0, 99))
-def test_every_class_gives_its_share(labels, share, seed):
-    kept, held = stratified_split(labels, share, seed)
-    assert sorted(kept + held) == list(range(len(labels)))
-    counts, given_up = Counter(labels), Counter(labels[i] for i in held)
+def test_the_same_fraction_of_every_class_is_held_out(labels, fraction, seed):
+    kept, held_out = stratified_split(labels, fraction, seed)
+    assert sorted(kept + held_out) == list(range(len(labels)))
+    counts, taken = Counter(labels), Counter(labels[i] for i in held_out)
     for label, count in counts.items():
-        assert given_up[label] == min(max(1, round(share * count)), count - 1)
-    assert (kept, held) == stratified_split(labels, share, seed)
+        assert taken[label] == min(max(1, round(fraction * count)), count - 1)
+    assert (kept, held_out) == stratified_split(labels, fraction, seed)
 
 
 @given(LABELS, st.integers(1, 3), st.integers(0, 99))
 def test_k_shot_takes_k_of_every_class(labels, shots, seed):
     if min(Counter(labels).values()) < shots:
-        with pytest.raises(InputError, match=r"lower data\.shots"):
+        with pytest.raises(InputError, match=rf"data\.shots={shots}"):
             few_shot(labels, shots, seed)
     else:
         chosen = few_shot(labels, shots, seed)
@@ -36,20 +36,20 @@ def test_k_shot_takes_k_of_every_class(labels, shots, seed):
 
 
 @given(LABELS, st.floats(0.05, 0.5), st.floats(0.1, 1.0), st.integers(0, 99))
-def test_what_is_held_out_does_not_depend_on_what_is_trained_on(labels, held_out, share, seed):
-    kept, held = training_split(labels, held_out, share, None, seed)
-    assert held == training_split(labels, held_out, 1.0, None, seed)[1]
-    assert not set(kept) & set(held)
+def test_held_out_images_do_not_depend_on_the_training_fraction(labels, held_out, fraction, seed):
+    kept, validation = training_split(labels, held_out, fraction, None, seed)
+    assert validation == training_split(labels, held_out, 1.0, None, seed)[1]
+    assert not set(kept) & set(validation)
 
 
 @given(LABELS, st.floats(0, 0.99), st.floats(0.01, 1.0), st.integers(0, 99))
-def test_every_class_is_trained_on(labels, held_out, share, seed):
-    whole = Counter(labels[i] for i in training_split(labels, held_out, 1.0, None, seed)[0])
-    kept, _ = training_split(labels, held_out, share, None, seed)
-    assert set(whole) == set(labels)
+def test_every_class_is_trained_on(labels, held_out, fraction, seed):
+    available = Counter(labels[i] for i in training_split(labels, held_out, 1.0, None, seed)[0])
+    kept, _ = training_split(labels, held_out, fraction, None, seed)
+    assert set(available) == set(labels)
     assert kept == sorted(set(kept))
     assert Counter(labels[i] for i in kept) == {
-        label: max(1, round(share * count)) for label, count in whole.items()
+        label: max(1, round(fraction * count)) for label, count in available.items()
     }
 
 
@@ -76,13 +76,15 @@ def test_subsets_reach_the_loaders(tmp_path):
 def test_nothing_is_held_out_of_classes_of_one_image(tmp_path):
     class_tree(tmp_path / "train", ["ant", "bee"], 1)
     data = Folder(root=str(tmp_path), image_size=32, batch_size=1, num_workers=0, held_out=0.5)
-    with pytest.raises(InputError, match=r"data\.held_out 0\.5 holds out nothing"):
+    with pytest.raises(InputError, match=r"data\.held_out=0\.5"):
         data.setup("fit")
 
 
 @pytest.mark.parametrize(
     "options", [{"held_out": 1.0}, {"train_fraction": 0.0}, {"shots": 0}, {"batch_size": 0}]
 )
-def test_impossible_parts_are_refused(tmp_path, options):
-    with pytest.raises(InputError, match=f"data.{next(iter(options))}"):
+def test_impossible_splits_are_refused(tmp_path, options):
+    with pytest.raises(
+        InputError, match=f"data.{next(iter(options))}={next(iter(options.values()))}"
+    ):
         Folder(root=str(class_tree(tmp_path / "train", ["ant"]).parent), **options)

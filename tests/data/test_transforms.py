@@ -1,4 +1,4 @@
-"""Evaluation pixels are timm's; training pixels come from timm's distribution."""
+"""Evaluation pixels equal timm's; training pixels follow timm's distribution."""
 
 import random
 from io import BytesIO
@@ -15,12 +15,13 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from smmix_pl.data import EvalTransform, TrainTransform, augment
 from smmix_pl.data.crop import RandomResizedCrop
 from smmix_pl.data.transforms import denormalize, eval_transform, normalize, train_transform
+from smmix_pl.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def photograph(width=320, height=240, seed=0):
-    """Smooth random colors with some grain."""
+    """Return smooth random colors with some grain."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     grain = rng.normal(0, 6, (height, width, 3))
@@ -38,7 +39,7 @@ def as_jpeg(image):
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (96, 64)])
 @pytest.mark.parametrize("crop_ratio", [0.875, 1.0])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_evaluation_pixels_are_timms_bit_for_bit(size, crop_ratio, interpolation):
+def test_evaluation_pixels_equal_timms_exactly(size, crop_ratio, interpolation):
     image = photograph()
     ours = eval_transform(EvalTransform(crop_ratio, interpolation), size)
     options = {"crop_pct": crop_ratio, "interpolation": interpolation, "mean": MEAN, "std": STD}
@@ -49,14 +50,14 @@ def test_evaluation_pixels_are_timms_bit_for_bit(size, crop_ratio, interpolation
 
 
 @given(st.integers(0, 10**6))
-def test_normalising_can_be_undone(seed):
+def test_normalization_is_invertible(seed):
     images = torch.randint(0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(seed))
     back = denormalize(normalize(images.to(torch.uint8), MEAN, STD), MEAN, STD)
     assert torch.equal((back * 255).round().long(), images)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["bicubic", "bilinear"]))
-def test_the_crop_is_timms_within_rounding(seed, interpolation):
+def test_the_crop_equals_timms_within_rounding(seed, interpolation):
     image = photograph(seed=seed % 7)
     crops = []
     for crop in (RandomResizedCrop, RandomResizedCropAndInterpolation):
@@ -69,7 +70,7 @@ def test_the_crop_is_timms_within_rounding(seed, interpolation):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_jpeg_decoded_coarsely_looks_like_one_decoded_in_full(seed):
+def test_a_coarsely_decoded_jpeg_is_close_to_a_fully_decoded_one(seed):
     image = photograph(1600, 1200).filter(ImageFilter.GaussianBlur(2))
     crops = []
     for crop in (RandomResizedCrop, RandomResizedCropAndInterpolation):
@@ -89,18 +90,18 @@ MOVES = {
 
 
 @given(st.data(), st.sampled_from(sorted(MOVES)), st.integers(8, 60), st.integers(8, 60))
-def test_moves_along_rows_are_pillows_within_rounding(data, name, width, height):
+def test_shifts_equal_pillows_within_rounding(data, name, width, height):
     amount = data.draw(MOVES[name])
     options = {"fillcolor": (124, 116, 104), "resample": Image.Resampling.BICUBIC}
     image = photograph(width, height)
     theirs = np.asarray(getattr(auto_augment, name)(image, amount, **options), dtype=int)
     ours = np.asarray(getattr(augment, name)(image, amount, **options), dtype=int)
-    # A pixel whose middle falls on the border to within rounding may be taken for outside
+    # A pixel whose center is on the border within rounding may count as outside
     assert (np.abs(ours - theirs).max(axis=2) > 1).sum() <= max(width, height) * (amount == 0)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 4, 8])
-def test_posterize_takes_every_level_of_the_recipe(bits):
+def test_posterize_supports_every_level_of_the_recipe(bits):
     image = photograph(16, 16)
     kept = np.asarray(image) & (256 - 2 ** (8 - bits))
     assert np.array_equal(np.asarray(augment.posterize(image, bits)), kept)
@@ -108,7 +109,7 @@ def test_posterize_takes_every_level_of_the_recipe(bits):
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "original", "augmix-m3-w2", None])
 @pytest.mark.parametrize("crop", ["resized", "padded"])
-def test_every_policy_gives_pixels_of_the_right_size(policy, crop):
+def test_every_policy_returns_pixels_of_the_right_size(policy, crop):
     recipe = TrainTransform(crop=crop, auto_augment=policy)
     transform = train_transform(recipe, (32, 24), MEAN)
     random.seed(0)
@@ -118,13 +119,13 @@ def test_every_policy_gives_pixels_of_the_right_size(policy, crop):
         assert pixels.shape == (3, 32, 24)
 
 
-def test_the_recipe_is_drawn_as_timm_draws_it():
-    """The same random numbers choose the same crop, flip and operations."""
+def test_the_recipe_uses_random_numbers_like_timm():
+    """The same random numbers choose the same crop, flip, and operations."""
     options = {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic"}
     theirs = create_transform((64, 64), is_training=True, use_prefetcher=True, mean=MEAN, **options)
     for operation in theirs.transforms[2].ops:
         if operation.aug_fn is auto_augment.posterize:
-            operation.aug_fn = augment.posterize  # timm's breaks down with Pillow 13
+            operation.aug_fn = augment.posterize  # timm's fails with Pillow 13
     ours = train_transform(TrainTransform(), (64, 64), MEAN)
     differences = []
     for seed in range(60):
@@ -135,7 +136,7 @@ def test_the_recipe_is_drawn_as_timm_draws_it():
             np.random.seed(seed)
             pair.append(transform(photograph(seed=seed % 5)).float())
         differences.append((pair[0] - pair[1]).abs().mean().item())
-    # Equalising and posterising magnify a difference of 1
+    # Equalizing and posterizing amplify a difference of 1
     assert np.median(differences) < 0.3
     assert max(differences) < 12
 
@@ -143,3 +144,37 @@ def test_the_recipe_is_drawn_as_timm_draws_it():
 def test_resize_before_the_crop():
     recipe = TrainTransform(resize=64, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment=None)
     assert train_transform(recipe, (32, 32), MEAN)(photograph()).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("section", ["mnan", "nan", "m", "mstd", "9", "tnone", "m9x", ""])
+def test_policies_with_sections_that_timm_ignores_are_refused(section):
+    """timm skips sections without a number, so `rand-mnan` would mean the default magnitude."""
+    with pytest.raises(InputError, match=r"data\.train_transform\.auto_augment") as error:
+        train_transform(TrainTransform(auto_augment=f"rand-m9-{section}"), (32, 32), MEAN)
+    assert f"rand-m9-{section}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m9-n3-mstd0.5-mmax12-p0.7-tweights", "v0r-mstd0.5", "augmix-m3-w2-d1-b1-a0.5"]
+)
+def test_all_sections_of_timm_are_accepted(policy):
+    train_transform(TrainTransform(auto_augment=policy), (32, 32), MEAN)
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (TrainTransform, {"scale": (1, 0.5)}),
+        (TrainTransform, {"ratio": (-1, 1)}),
+        (TrainTransform, {"hflip": 2}),
+        (TrainTransform, {"interpolation": "cubic"}),
+        (EvalTransform, {"crop_ratio": 0}),
+        (EvalTransform, {"interpolation": "random"}),
+    ],
+)
+def test_impossible_settings_are_refused(cls, settings):
+    [name] = settings
+    section = {TrainTransform: "train_transform", EvalTransform: "eval_transform"}[cls]
+    with pytest.raises(InputError) as error:
+        cls(**settings)
+    assert f"data.{section}.{name}=" in str(error.value)

@@ -1,4 +1,7 @@
-"""Tiny data sets in the layouts that their owners' archives unpack to: real JPEG files."""
+"""Tiny datasets of real JPEG files in the layouts of the owners' archives.
+
+They list all classes of the original, but have images of a few.
+"""
 
 import json
 from functools import cache
@@ -14,7 +17,7 @@ from smmix_pl.data.datasets.corrupted import CORRUPTIONS
 
 @cache
 def jpeg(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
-    """A JPEG of random colors, width and height given."""
+    """Return a JPEG of random colors, with the given width and height."""
     pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     buffer = BytesIO()
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG")
@@ -22,7 +25,7 @@ def jpeg(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def put(file: Path, content: bytes | str | None = None) -> Path:
-    """Write a file, a JPEG unless told otherwise, and the folders above it."""
+    """Write a file, by default a JPEG, and the folders above it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
         file.write_text(content)
@@ -32,7 +35,7 @@ def put(file: Path, content: bytes | str | None = None) -> Path:
 
 
 def class_tree(root: Path, names, per_class: int = 2, suffix: str = ".JPEG") -> Path:
-    """Class folders of JPEGs."""
+    """Write class folders of JPEGs."""
     for name in names:
         for index in range(per_class):
             put(root / name / f"{name}_{index}{suffix}", jpeg(index))
@@ -40,10 +43,11 @@ def class_tree(root: Path, names, per_class: int = 2, suffix: str = ".JPEG") -> 
 
 
 def cub(root: Path) -> Path:
-    """Three species of two training images and one test image."""
+    """200 species; three of them have two training images and one test image."""
     folder = root / "CUB_200_2011"
     species = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross"]
     rows = [(s, f"{name}/{name[4:]}_{i}.jpg") for s, name in enumerate(species) for i in range(3)]
+    species += [f"{number:03d}.Bird_{number}" for number in range(4, 201)]
     for _, name in rows:
         put(folder / "images" / name)
     numbered = list(enumerate(rows, start=1))
@@ -61,7 +65,7 @@ def cub(root: Path) -> Path:
 
 
 def cars(root: Path, wrapped: str = "stanford_cars") -> Path:
-    """Two models; the original devkit."""
+    """196 models, of which two have images, with the original devkit."""
     folder = root / wrapped
     kinds = np.dtype([("fname", object), ("class", np.uint8)])
     parts = {"train": [1, 1, 2], "test": [2, 1]}
@@ -76,15 +80,17 @@ def cars(root: Path, wrapped: str = "stanford_cars") -> Path:
             put(folder / f"cars_{part}" / name)
         rows = np.array(list(zip(names, labels, strict=True)), dtype=kinds)
         savemat(files[part], {"annotations": rows})
-    names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], dtype=object)
-    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
+    names = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
+    names += [f"Car {number}" for number in range(3, 197)]
+    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": np.array(names, dtype=object)})
     return root
 
 
 def aircraft(root: Path) -> Path:
-    """Two variants, one image of each in train, val and test."""
+    """100 variants; two of them have one image each in train, val and test."""
     data = root / "fgvc-aircraft-2013b" / "data"
-    put(data / "variants.txt", "707-320\nF-16A/B\n")
+    variants = ["707-320", "F-16A/B", *(f"Variant {number}" for number in range(3, 101))]
+    put(data / "variants.txt", "\n".join(variants) + "\n")
     for number, part in enumerate(("train", "val", "test")):
         lines = []
         for label, name in enumerate(("707-320", "F-16A/B")):
@@ -98,7 +104,7 @@ def aircraft(root: Path) -> Path:
 
 
 def flowers(root: Path, wrapped: str = "flowers-102") -> Path:
-    """Seven images of three species."""
+    """Seven images of three of the 102 species."""
     folder = root / wrapped
     for number in range(1, 8):
         put(folder / "jpg" / f"image_{number:05d}.jpg")
@@ -113,10 +119,14 @@ def flowers(root: Path, wrapped: str = "flowers-102") -> Path:
 
 
 def pets(root: Path, wrapped: str = "oxford-iiit-pet") -> Path:
-    """Two breeds."""
+    """37 breeds with one training image or two; only the second has a test image."""
     folder = root / wrapped
+    others = [f"breed_{number}_1 {number} 2 1" for number in range(3, 38)]
     lists = {
-        "trainval": ["Abyssinian_1 1 1 1", "american_bulldog_7 2 2 1", "Abyssinian_2 1 1 1"],
+        "trainval": [
+            *("Abyssinian_1 1 1 1", "american_bulldog_7 2 2 1", "Abyssinian_2 1 1 1"),
+            *others,
+        ],
         "test": ["american_bulldog_9 2 2 1"],
     }
     for part, lines in lists.items():
@@ -127,7 +137,8 @@ def pets(root: Path, wrapped: str = "oxford-iiit-pet") -> Path:
 
 
 def inaturalist(root: Path, year: str = "2018") -> Path:
-    """Two species; the numbers of categories are not in a row."""
+    """All species, of which two have images; category ids are not consecutive."""
+    count = {"2018": 8142, "2019": 1010}[year]
     names = {
         "train": ["Aves/3/a.jpg", "Aves/3/b.jpg", "Plantae/7/c.jpg"],
         "val": ["Plantae/7/d.jpg"],
@@ -142,19 +153,23 @@ def inaturalist(root: Path, year: str = "2018") -> Path:
                 {"id": n, "image_id": n, "category_id": int(name.split("/")[2])}
                 for n, name in enumerate(files)
             ],
-            "categories": [{"id": 7, "name": "Rosa canina"}, {"id": 3, "name": "Parus major"}],
+            "categories": [
+                {"id": 7, "name": "Rosa canina"},
+                {"id": 3, "name": "Parus major"},
+                *({"id": n, "name": f"Species {n}"} for n in range(8, count + 6)),
+            ],
         }
         put(root / f"{part}{year}.json", json.dumps(entries))
     return root
 
 
 def tiny_imagenet(root: Path) -> Path:
-    """Two classes; ``wnids.txt`` is not sorted, as in the archive."""
+    """200 classes; `wnids.txt` is not sorted, as in the archive."""
     folder = root / "tiny-imagenet-200"
-    put(folder / "wnids.txt", "n02124075\nn01443537\n")
-    for name in ("n02124075", "n01443537"):
-        for index in range(2):
-            put(folder / "train" / name / "images" / f"{name}_{index}.JPEG")
+    names = ["n02124075", "n01443537", *(f"n9{number:07d}" for number in range(198))]
+    put(folder / "wnids.txt", "\n".join(names) + "\n")
+    for name in names:
+        put(folder / "train" / name / "images" / f"{name}_0.JPEG")
         put(folder / "train" / name / f"{name}_boxes.txt", "")
     rows = ["val_0.JPEG\tn02124075\t0\t0\t9\t9", "val_1.JPEG\tn01443537\t0\t0\t9\t9"]
     for row in rows:
@@ -165,7 +180,7 @@ def tiny_imagenet(root: Path) -> Path:
 
 
 def devkit(root: Path, classes: list[str], truth: list[int]) -> Path:
-    """ImageNet's devkit: leaves numbered from 1, inner nodes after them, and the ground truth."""
+    """Write ImageNet's devkit: leaves numbered from 1, then inner nodes, and the ground truth."""
     kinds = [
         ("ILSVRC2012_ID", object),
         ("WNID", object),
@@ -182,8 +197,8 @@ def devkit(root: Path, classes: list[str], truth: list[int]) -> Path:
     return root
 
 
-def write_cifar_c(folder, count=10):
-    """Image i is gray of level i % 10, and at severity s the first s of a corruption are wrong."""
+def write_cifar_c(folder: Path, count: int = 10) -> None:
+    """Image i is gray of level i % 10; at severity s, the first s of a corruption are wrong."""
     folder.mkdir(parents=True)
     labels = np.arange(count) % 10
     for number, name in enumerate(CORRUPTIONS):

@@ -54,6 +54,7 @@ class OutlierDetection(Evaluation):
         self.outliers.trainer = trainer
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.outliers.mean, self.outliers.std = data.mean, data.std  # what the model knows
+        self.outliers.prepare_data()  # processes wait for each other while one downloads
         self.outliers.setup("test")
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:

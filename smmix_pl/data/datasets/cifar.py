@@ -14,9 +14,12 @@ from smmix_pl.errors import InputError
 class CIFAR10(ImageData):
     """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels in 10 classes.
 
-    The test images also serve validation, as in the papers; ``held_out`` keeps a part of train for
-    it instead. Arguments: see `ImageData`.
+    As in papers, the test images are also used for validation. `held_out` reserves some training
+    images instead. Arguments: see `ImageData`.
     """
+
+    class_count = 10
+    reads_root = True
 
     own_mean = (0.4914, 0.4822, 0.4465)
     own_std = (0.2470, 0.2435, 0.2616)
@@ -31,25 +34,28 @@ class CIFAR10(ImageData):
     sizes = Sizes(50_000, 10_000, 10_000)
 
     def find_classes(self) -> list[str]:
-        """The ten classes in their official order."""
+        """Return the ten classes in their official order."""
         return CIFAR10_CLASSES.split()
 
     def images(self, split: Split, transform: Transform) -> Images:
-        """The official train part, or the official test part for validation and test."""
+        """Open the official training set, or the test set for validation and test."""
         try:
             return self.source(str(self.root), train=split == "train", transform=transform)
         except RuntimeError as error:
             raise InputError(
-                f"{self.root} does not hold {self.source.__name__} ({self.source.base_folder}); "
-                "point data.root at its folder or set data.download to true"
+                f"data.root={self.root}: {self.source.base_folder}/ of {self.source.__name__} is "
+                "missing or damaged. Set data.root to the folder that holds it, or set "
+                "data.download=true."
             ) from error
 
 
 class CIFAR100(CIFAR10):
-    """CIFAR-100: as CIFAR-10, with 500 training images in each of 100 classes.
+    """CIFAR-100: like CIFAR-10, with 500 training images in each of 100 classes.
 
     Arguments: see `ImageData`.
     """
+
+    class_count = 100
 
     own_mean = (0.5071, 0.4865, 0.4409)
     own_std = (0.2673, 0.2564, 0.2762)
@@ -63,7 +69,7 @@ class CIFAR100(CIFAR10):
     )
 
     def find_classes(self) -> list[str]:
-        """The hundred fine classes in their official order, which is alphabetical."""
+        """Return the 100 fine classes in their official order, which is alphabetical."""
         return CIFAR100_CLASSES.split()
 
 

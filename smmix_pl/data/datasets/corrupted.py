@@ -9,10 +9,10 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from smmix_pl.data.datamodule import ImageData, Images, Split
 from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR10_CLASSES, CIFAR100, CIFAR100_CLASSES
-from smmix_pl.data.datasets.imagenet import WORDNET_IDS, readable
+from smmix_pl.data.datasets.imagenet import WORDNET_IDS, readable_names
 from smmix_pl.data.file_data import LabeledImages
 from smmix_pl.data.io.file_lists import folder_samples, incomplete
-from smmix_pl.data.io.images import existing_folder, read_array
+from smmix_pl.data.io.images import read_array
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError, did_you_mean
 
@@ -33,27 +33,28 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""AlexNet's top-1 error on each corruption of ImageNet-C, mean over severities, which the mean
-corruption error is relative to; from the authors' repository hendrycks/robustness."""
+"""AlexNet's top-1 error on each corruption of ImageNet-C, averaged over severities. The mean
+corruption error is relative to it. From the authors' repository hendrycks/robustness."""
 
 CORRUPTIONS = tuple(ALEXNET_ERRORS)
-"""The 15 that papers report; the archives hold four more, for tuning."""
+"""The 15 corruptions that papers report. The archives hold four more, for tuning."""
 
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
 
 
 class Corrupted(ImageData):
-    """A test set in many corruptions and severities, one after the other.
+    """A test set under several corruptions and severities, concatenated.
 
     Args:
-        corruptions: Which; null takes the 15 that papers report.
-        severities: Which, 1 to 5.
+        corruptions: Names of corruptions; `null` uses the 15 that papers report.
+        severities: Severities, 1 to 5.
         **options: See `ImageData`.
     """
 
     trainable = False
+    reads_root = True
     reference_errors: ClassVar[dict[str, float] | None] = None
-    """What the mean corruption error is relative to, where the protocol says so."""
+    """Reference errors of the mean corruption error, if the protocol uses any."""
 
     def __init__(
         self,
@@ -61,19 +62,19 @@ class Corrupted(ImageData):
         severities: tuple[int, ...] = (1, 2, 3, 4, 5),
         **options: Any,
     ) -> None:
+        super().__init__(**options)
         self.corruptions = list(corruptions or CORRUPTIONS)
         self.severities = severities
         for name in self.corruptions:
             if name not in CORRUPTIONS + EXTRA:
                 hint = did_you_mean(name, CORRUPTIONS + EXTRA)
-                raise InputError(f"data.corruptions has {name!r}, which is unknown; {hint}")
+                raise InputError(f"data.corruptions: unknown corruption {name!r}. {hint}")
         if not severities or not set(severities) <= {1, 2, 3, 4, 5}:
-            raise InputError(f"data.severities is {list(severities)}; they are 1 to 5")
-        super().__init__(**options)
+            raise InputError(f"data.severities={list(severities)}: must be in 1 to 5.")
         if self.bad_images == "skip":
             raise InputError(
-                "data.bad_images cannot be skip on corrupted sets, whose images are told apart by "
-                "their place; set it to stop"
+                "data.bad_images=skip: not supported by corrupted datasets, which identify a "
+                "corruption by the position of its images. Set data.bad_images=stop."
             )
 
     @property
@@ -83,29 +84,29 @@ class Corrupted(ImageData):
 
     @property
     def test_ends(self) -> list[int]:
-        """Where each part of the test set ends."""
+        """End position of each part of the test set."""
         joined: Any = self._sets["test"]
         return list(joined.cumulative_sizes)
 
     @abstractmethod
     def corrupted(self, corruption: str, severity: int, transform: Transform) -> Images:
-        """The test set under one corruption.
+        """Open the test set under one corruption.
 
         Raises:
-            InputError: It is not there.
+            InputError: It is missing.
         """
 
     def images(self, split: Split, transform: Transform) -> Images:
-        """All of them, one after the other."""
+        """Open all corruptions and severities, concatenated."""
         return Joined([self.corrupted(*name, transform) for name in self.test_names])
 
 
 class Joined(ConcatDataset[Any]):
-    """Data sets one after the other, with their labels."""
+    """Concatenated datasets with their labels."""
 
     @property
     def targets(self) -> list[int]:
-        """Class numbers."""
+        """Class indices."""
         sets: list[Any] = self.datasets
         return [label for part in sets for label in np.asarray(part.targets).tolist()]
 
@@ -113,19 +114,19 @@ class Joined(ConcatDataset[Any]):
 class ImageNetC(Corrupted):
     """ImageNet-C: 50,000 validation images, 224 x 224, under 15 corruptions of 5 severities.
 
-    ``root`` holds ``<corruption>/<severity>/<class>/*.JPEG``, as the archives unpack side by side.
-    Images are cropped already: ``eval_transform.crop_ratio`` is 1. Arguments: see `Corrupted`.
+    `root` holds `<corruption>/<severity>/<class>/*.JPEG`, with all archives unpacked side by side.
+    Images are already cropped: use `eval_transform.crop_ratio=1`. Arguments: see `Corrupted`.
     """
 
+    class_count = 1000
     reference_errors = ALEXNET_ERRORS
 
     def find_classes(self) -> list[str]:
-        """ImageNet's classes in words."""
-        existing_folder(self.root)
-        return readable(WORDNET_IDS)
+        """Return ImageNet's classes in words."""
+        return readable_names(WORDNET_IDS)
 
     def corrupted(self, corruption: str, severity: int, transform: Transform) -> Images:
-        """The class folders of one corruption and severity."""
+        """Open the class folders of one corruption and severity."""
         folder = self.root / corruption / str(severity)
         if not folder.is_dir():
             raise incomplete(self.root, f"{corruption}/{severity}/")
@@ -135,26 +136,28 @@ class ImageNetC(Corrupted):
 class CIFAR10C(Corrupted):
     """CIFAR-10-C: the 10,000 test images under 19 corruptions of 5 severities.
 
-    ``root`` holds ``CIFAR-10-C/`` with ``labels.npy`` and ``<corruption>.npy``, 10,000 images of
-    each severity one after the other. Arguments: see `Corrupted`.
+    `root` holds `CIFAR-10-C/` with `labels.npy` and `<corruption>.npy`, which has 10,000 images per
+    severity. Arguments: see `Corrupted`.
     """
 
+    class_count = 10
     own_mean, own_std = CIFAR10.own_mean, CIFAR10.own_std
     folder_name: ClassVar[str] = "CIFAR-10-C"
     class_words: ClassVar[str] = CIFAR10_CLASSES
 
     def find_classes(self) -> list[str]:
-        """The classes in their official order."""
+        """Return the classes in their official order."""
         return self.class_words.split()
 
     def corrupted(self, corruption: str, severity: int, transform: Transform) -> Images:
-        """A fifth of one corruption's file."""
+        """Open one fifth of a corruption's file."""
         pixels = read_array(self.root / self.folder_name / f"{corruption}.npy")
         labels = read_array(self.root / self.folder_name / "labels.npy")
         if len(pixels) != len(labels) or len(pixels) % 5:
             raise InputError(
-                f"{self.root / self.folder_name} has {len(pixels)} images of {corruption} and "
-                f"{len(labels)} labels, where both are five times the test set; unpack it again"
+                f"{self.root / self.folder_name}: {len(pixels)} images of {corruption} and "
+                f"{len(labels)} labels, expected five times the test set for both. Unpack the "
+                "archive again."
             )
         each = len(pixels) // 5
         part = slice((severity - 1) * each, severity * each)
@@ -162,8 +165,9 @@ class CIFAR10C(Corrupted):
 
 
 class CIFAR100C(CIFAR10C):
-    """CIFAR-100-C, in ``CIFAR-100-C/``; as `CIFAR10C`."""
+    """CIFAR-100-C, in `CIFAR-100-C/`, like `CIFAR10C`."""
 
+    class_count = 100
     own_mean, own_std = CIFAR100.own_mean, CIFAR100.own_std
     folder_name = "CIFAR-100-C"
     class_words = CIFAR100_CLASSES
@@ -173,9 +177,9 @@ class ArrayImages(Dataset[Any]):
     """Images in an array.
 
     Args:
-        pixels: uint8 ``(n, H, W, 3)``.
-        labels: ``(n,)``.
-        transform: From a Pillow image to a tensor.
+        pixels: uint8 `(n, H, W, 3)`.
+        labels: `(n,)`.
+        transform: Maps a Pillow image to a tensor.
     """
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform: Transform) -> None:

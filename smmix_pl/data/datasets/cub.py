@@ -1,17 +1,20 @@
 """CUB-200-2011: birds."""
 
+from functools import cached_property
+from pathlib import Path
+
 from smmix_pl.data.datamodule import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
-from smmix_pl.data.io.file_lists import Samples, read_table, unpacked
+from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
 from smmix_pl.data.validation import Sizes
 
 
 class CUB(FileData):
     """CUB-200-2011 (Wah et al., 2011): 200 bird species, 5,994 training and 5,794 test images.
 
-    ``root`` holds ``CUB_200_2011/`` with its lists ``images.txt``, ``image_class_labels.txt``,
-    ``train_test_split.txt``, ``classes.txt`` and ``images/``. Arguments: see `ImageData`.
+    `root` holds `CUB_200_2011/` with its lists `images.txt`, `image_class_labels.txt`,
+    `train_test_split.txt`, and `classes.txt`, and `images/`. Arguments: see `ImageData`.
     """
 
     archives = (
@@ -21,24 +24,28 @@ class CUB(FileData):
             gives="CUB_200_2011",
         ),
     )
+    class_count = 200
     sizes = Sizes(5994, 5794, 5794)
 
     def find_classes(self) -> list[str]:
-        """The species: ``001.Black_footed_Albatross`` becomes Black footed Albatross."""
-        self.folder = unpacked(self.root, "CUB_200_2011")
+        """Return the species: `001.Black_footed_Albatross` becomes Black footed Albatross."""
         return [name.split(".", 1)[-1].replace("_", " ") for name in self._table("classes.txt")]
 
     def samples(self, split: Split) -> Samples:
-        """The official split."""
+        """Return the official split."""
         is_train = self._table("train_test_split.txt")
         labels = self._table("image_class_labels.txt")
         wanted = "1" if split == "train" else "0"
         return [
-            (str(self.folder / "images" / name), int(label) - 1)
+            (str(self._folder / "images" / name), int(label) - 1)
             for name, label, train in zip(self._table("images.txt"), labels, is_train, strict=True)
             if train == wanted
         ]
 
+    @cached_property
+    def _folder(self) -> Path:
+        return dataset_folder(self.root, "CUB_200_2011")
+
     def _table(self, name: str) -> list[str]:
-        """The second column of a list, in the order of the first, which counts from 1."""
-        return [value for _, value in read_table(self.folder / name, 2, " ")]
+        """Return the second column of a list, in the order of the first, which starts at 1."""
+        return [value for _, value in read_table(self._folder / name, 2, " ")]

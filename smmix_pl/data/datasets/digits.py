@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 real images that come with scikit-learn and need no download."""
+"""Handwritten digits: 1,797 real images that are part of scikit-learn and need no download."""
 
 import numpy as np
 from PIL import Image
@@ -12,34 +12,36 @@ from smmix_pl.data.transforms import Transform
 
 
 class Digits(ImageData):
-    """The test part of UCI's optical recognition of handwritten digits (Alpaydin & Kaynak, 1998).
+    """The test set of UCI's optical recognition of handwritten digits (Alpaydin & Kaynak, 1998).
 
-    8 x 8 gray images of the ten digits, from 43 writers, upsampled to ``image_size``. A fifth of
-    each class, always the same, is the test set; ``root`` is not used. Arguments: see `ImageData`.
+    8 x 8 grayscale images of the ten digits from 43 writers, upsampled to `image_size`. A fixed
+    fifth of each class is the test set. `root` is not used. Arguments: see `ImageData`.
     """
+
+    class_count = 10
 
     own_mean = (0.305, 0.305, 0.305)
     own_std = (0.376, 0.376, 0.376)
 
     def find_classes(self) -> list[str]:
-        """The ten digits."""
+        """Return the ten digits."""
         return list("0123456789")
 
     def images(self, split: Split, transform: Transform) -> Images:
-        """The fixed train part, or the fixed test part for validation and test."""
+        """Open the fixed training set, or the fixed test set for validation and test."""
         pixels, labels = load_digits(return_X_y=True)
-        train, test = stratified_split(labels, share=0.2, seed=0)
+        train, test = stratified_split(labels, fraction=0.2, seed=0)
         part = train if split == "train" else test
         return DigitImages(pixels[part], labels[part], transform)
 
 
 class DigitImages(Dataset[tuple[Tensor, int]]):
-    """Gray 8 x 8 images in memory.
+    """Grayscale 8 x 8 images in memory.
 
     Args:
-        pixels: ``(n, 64)``, values 0 to 16.
-        labels: ``(n,)``.
-        transform: From a PIL image to a tensor.
+        pixels: `(n, 64)`, values 0 to 16.
+        labels: `(n,)`.
+        transform: Maps a Pillow image to a tensor.
     """
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform: Transform) -> None:

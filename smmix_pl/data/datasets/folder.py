@@ -9,13 +9,13 @@ from smmix_pl.errors import InputError
 
 
 class Folder(FileData):
-    """Your own images: ``root/<part>/<class>/*`` or, without parts, ``root/<class>/*``.
+    """Your own images, in `root/<split>/<class>/*` or, without splits, in `root/<class>/*`.
 
     Args:
-        train: Folder of the training part, below root; ``.`` if root itself holds the class
-            folders, which then needs ``held_out`` for validation.
-        val: Folder of the validation part; null takes the test part.
-        test: Folder of the test part; null takes the validation part.
+        train: Folder of the training set, relative to root. Set `.` if root itself holds the class
+            folders, and set `held_out` for validation.
+        val: Folder of the validation set; `null` uses the test set.
+        test: Folder of the test set; `null` uses the validation set.
         **options: See `ImageData`.
     """
 
@@ -26,20 +26,19 @@ class Folder(FileData):
         test: str | None = None,
         **options: Any,
     ) -> None:
-        # find_classes, which the base calls, needs it
-        self.parts = {"train": train, "val": val or test, "test": test or val}
         super().__init__(**options)
+        self.parts = {"train": train, "val": val or test, "test": test or val}
 
     def find_classes(self) -> list[str]:
-        """Names of the training part's folders."""
+        """Return the names of the class folders of the training set."""
         return class_folders(self.root / str(self.parts["train"]))
 
     def samples(self, split: Split) -> Samples:
-        """The images of a part; its classes have to be those of the training part."""
+        """Return the images of a split, whose classes must be those of the training set."""
         part = self.parts[split]
         if part is None:
             raise InputError(
-                f"data.val and data.test are both null, so {self.root} has no {split} part; name "
-                "one, or set data.held_out and validate only"
+                f"data.{split}=null: data.val and data.test are both null, so {self.root} has no "
+                f"{split} split. Set one of them, or set data.held_out and do not test."
             )
         return folder_samples(self.root / part, self.class_names)

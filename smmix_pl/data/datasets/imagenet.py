@@ -1,21 +1,28 @@
-"""ImageNet-1k as it is handed out: class folders, the flat validation folder, or tar files."""
+"""ImageNet-1k in its original layouts: class folders, a flat validation folder, or tar files."""
 
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from timm.data import ImageNetInfo
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from smmix_pl.data.datamodule import Split
 from smmix_pl.data.file_data import FileData
-from smmix_pl.data.io.file_lists import Samples, class_folders, folder_samples, read_mat, subfolders
-from smmix_pl.data.io.images import Source, existing_folder
+from smmix_pl.data.io.file_lists import (
+    Samples,
+    class_folders,
+    folder_samples,
+    image_files,
+    read_mat,
+    subfolders,
+)
+from smmix_pl.data.io.images import Source
 from smmix_pl.data.io.tar import images_in_tar
 from smmix_pl.data.validation import Sizes
 from smmix_pl.errors import InputError
 
 WORDNET_IDS: list[str] = ImageNetInfo().label_names()
-"""ImageNet's 1,000 classes in the order of their numbers."""
+"""ImageNet's 1,000 classes in the order of their indices."""
 
 TARS = {
     "train": ("train.tar", "ILSVRC2012_img_train.tar"),
@@ -26,58 +33,56 @@ TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
 class ImageNet(FileData):
-    """ImageNet-1k (Russakovsky et al., 2015) in any of the layouts it comes in.
+    """ImageNet-1k (Russakovsky et al., 2015) in any of its original layouts.
 
-    ``root`` holds, for training, ``train/<class>/*.JPEG``, or ``ILSVRC2012_img_train.tar`` (the tar
-    of tars) or ``train.tar`` (class folders) as they are. For validation it holds
-    ``val/<class>/*.JPEG``, or the flat ``val/ILSVRC2012_val_*.JPEG`` or ``ILSVRC2012_img_val.tar``
-    beside the unpacked devkit ``ILSVRC2012_devkit_t12``, or ``val.tar`` (class folders). One
-    ``imagenet.tar`` of ``train/`` and ``val/`` will do as well.
+    For training, `root` holds `train/<class>/*.JPEG`, or `ILSVRC2012_img_train.tar` (tar files in a
+    tar file), or `train.tar` (class folders). For validation it holds `val/<class>/*.JPEG`, or
+    `val.tar` (class folders). With the unpacked devkit `ILSVRC2012_devkit_t12`, it can also hold
+    the flat `val/ILSVRC2012_val_*.JPEG` or `ILSVRC2012_img_val.tar`. A single `imagenet.tar` of
+    `train/` and `val/` works as well.
 
-    The 50,000 validation images are also the test set, as in every paper. Classes are the folders
-    in ``train``, so a subset of ImageNet works as well; where they are all 1,000, the check knows
-    how many images there have to be. Arguments: see `ImageData`.
+    As in papers, the 50,000 validation images are also the test set. The classes are the folders in
+    `train`, so a subset of ImageNet works too. With all 1,000 classes, the check compares the
+    number of images. Arguments: see `ImageData`.
     """
 
-    whole_tar: ClassVar[str] = "imagenet.tar"
+    single_tar: ClassVar[str] = "imagenet.tar"
 
     def find_classes(self) -> list[str]:
-        """The classes in words."""
-        self.folders = self._find_folders()
+        """Return the classes in words."""
         if self.sizes is None and self.folders == WORDNET_IDS:
             self.sizes = Sizes(1_281_167, 50_000, 50_000)
-        return readable(self.folders)
+        return readable_names(self.folders)
 
     def samples(self, split: Split) -> Samples:
-        """``train`` for train, ``val`` for validation and test."""
+        """Return `train` for training, and `val` for validation and test."""
         part = "train" if split == "train" else "val"
         folder = self.root / part
         if folder.is_dir():
             if part == "val" and not subfolders(folder):
-                files = sorted(str(path) for path in folder.iterdir() if _is_image(path.name))
-                return self._by_devkit(list(files))
+                return self._by_devkit(list(image_files(folder)[0]))
             return folder_samples(folder, self.folders)
         for name in TARS[part]:
             if (self.root / name).is_file():
                 return self._in_tar(self.root / name)
-        if (self.root / self.whole_tar).is_file():
-            slices = images_in_tar(self.root / self.whole_tar)
+        if (self.root / self.single_tar).is_file():
+            slices = images_in_tar(self.root / self.single_tar)
             return self._by_folder([s for s in slices if part in PurePosixPath(s.name).parts])
         raise InputError(
-            f"{self.root} has neither a folder {part}/ nor one of {', '.join(TARS[part])}, "
-            f"{self.whole_tar}; point data.root at the folder that has"
+            f"data.root={self.root}: no folder {part}/, and none of {', '.join(TARS[part])}, "
+            f"{self.single_tar}. Set data.root to the folder that holds one of them."
         )
 
-    def _find_folders(self) -> list[str]:
-        """Names of the class folders, sorted: the order of the class numbers."""
-        existing_folder(self.root)
+    @cached_property
+    def folders(self) -> list[str]:
+        """Names of the class folders, sorted in the order of class indices."""
         if (self.root / "train").is_dir():
             return class_folders(self.root / "train")
-        if any((self.root / tar).is_file() for tar in (*TARS["train"], self.whole_tar)):
+        if any((self.root / tar).is_file() for tar in (*TARS["train"], self.single_tar)):
             return WORDNET_IDS
         raise InputError(
-            f"{self.root} has no folder train/; point data.root at the folder that holds train/ "
-            f"and val/, or {TARS['train'][1]}"
+            f"data.root={self.root}: no folder train/ found. Set data.root to the folder that "
+            f"holds train/ and val/, or {TARS['train'][1]}."
         )
 
     def _in_tar(self, tar: Path) -> Samples:
@@ -86,36 +91,37 @@ class ImageNet(FileData):
         return self._by_devkit(list(slices)) if flat else self._by_folder(list(slices))
 
     def _by_folder(self, sources: list[Source]) -> Samples:
-        """Classes by the name of the folder that each image is in."""
+        """Label images by the name of their folder."""
         numbers = {name: number for number, name in enumerate(self.folders)}
         labeled: Samples = []
         for source in sources:
             folder = PurePosixPath(str(source).replace(":", "/")).parent.name
             if folder not in numbers:
-                raise InputError(f"{source} is in no class folder known here; check the tar file")
+                raise InputError(f"{source}: {folder!r} is not a known class. Check the tar file.")
             labeled.append((source, numbers[folder]))
         return labeled
 
     def _by_devkit(self, sources: list[Source]) -> Samples:
-        """Classes of the flat validation images, by the devkit's list in the order of names."""
+        """Label the flat validation images, sorted by name, by the list in the devkit."""
         truth = read_devkit(self.root)
         if len(truth) != len(sources):
             raise InputError(
-                f"{self.root} has {len(sources)} flat validation images, but the devkit lists "
-                f"{len(truth)}; unpack ILSVRC2012_img_val.tar again"
+                f"data.root={self.root}: {len(sources)} flat validation images, but the devkit "
+                f"lists {len(truth)}. Unpack ILSVRC2012_img_val.tar again."
             )
         numbers = {name: number for number, name in enumerate(self.folders)}
-        lost = sorted(set(truth) - set(numbers))
-        if lost:
+        missing = sorted(set(truth) - set(numbers))
+        if missing:
             raise InputError(
-                f"{self.root} has flat validation images of class {lost[0]!r}, but no folder of it "
-                "in train/; add it, or sort the images of your classes into val/<class>/"
+                f"data.root={self.root}: flat validation images of class {missing[0]!r}, which has "
+                "no folder in train/. Add it, or sort the images of your classes into "
+                "val/<class>/."
             )
         return [(source, numbers[name]) for source, name in zip(sources, truth, strict=True)]
 
 
 def read_devkit(root: Path) -> list[str]:
-    """WordNet id of each validation image, in the order of their names.
+    """Return the WordNet id of each validation image, in the order of file names.
 
     Raises:
         InputError: The unpacked devkit is missing.
@@ -125,18 +131,18 @@ def read_devkit(root: Path) -> list[str]:
         truth = root / TRUTH
     if not (meta.is_file() and truth.is_file()):
         raise InputError(
-            f"{root} holds flat validation images, but not the devkit that says what they show; "
-            f"unpack ILSVRC2012_devkit_t12.tar.gz there, or sort them into class folders"
+            f"data.root={root}: flat validation images without their labels. Unpack "
+            "ILSVRC2012_devkit_t12.tar.gz there, or sort the images into class folders."
         )
     synsets = read_mat(meta, "synsets")
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     return [ids[int(line)] for line in truth.read_text().split()]
 
 
-def readable(folders: list[str]) -> list[str]:
-    """Names for class folders: WordNet ids in words, others as they are.
+def readable_names(folders: list[str]) -> list[str]:
+    """Return class names: WordNet ids in words, other folder names unchanged.
 
-    Of two classes with the same words (ImageNet has two cranes), each keeps its id as well.
+    If two classes have the same words (ImageNet has two cranes), their ids are added.
     """
     info = ImageNetInfo()
     known = set(WORDNET_IDS)
@@ -148,7 +154,3 @@ def readable(folders: list[str]) -> list[str]:
         f"{word} ({folder})" if words.count(word) > 1 and word != folder else word
         for word, folder in zip(words, folders, strict=True)
     ]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)

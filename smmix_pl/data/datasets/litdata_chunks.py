@@ -15,32 +15,32 @@ from smmix_pl.errors import InputError
 
 
 class LitData(ImageData):
-    """Chunks of the litdata library: ``root/<part>/index.json`` and ``root/classes.txt``.
+    """Chunks of the litdata library: `root/<split>/index.json` and `root/classes.txt`.
 
-    Each item is a dict of ``image`` (an encoded file's bytes) and ``class`` (its number).
-    ``python -m smmix_pl.data.io.shard_writer --format litdata`` writes them, with all class numbers beside
-    them in ``<part>/classes.npy``. Needs the extra ``litdata``. Without ``val`` chunks the ``test``
-    ones validate, and the other way round.
+    Each item is a dict of `image` (the bytes of an encoded file) and `class` (its index).
+    `smmix make-shards --format litdata` writes them, with all class indices in
+    `<split>/classes.npy`. Requires the extra `litdata`. A missing validation or test split is
+    replaced by the other one. All splits number their classes by the one `classes.txt`.
 
     Args:
-        remote: Where the chunks are, such as ``s3://bucket/folder``, if not in ``root``; they are
-            then cached in ``root`` as they are needed, and ``classes.txt`` and ``classes.npy`` have
-            to be copied there beforehand.
+        remote: Location of the chunks if they are not in `root`, such as `s3://bucket/folder`. They
+            are cached in `root` as needed. Copy `classes.txt` and `classes.npy` there beforehand.
         **options: See `ImageData`.
     """
 
     cacheable = False
+    reads_root = True
 
     def __init__(self, remote: str | None = None, **options: Any) -> None:
-        self.remote = remote  # find_classes, which the base calls, comes after it
         super().__init__(**options)
+        self.remote = remote
 
     def find_classes(self) -> list[str]:
-        """The lines of ``classes.txt``."""
+        """Return the lines of `classes.txt`."""
         return read_lines(self.root / "classes.txt")
 
     def images(self, split: Split, transform: Transform) -> Images:
-        """One part."""
+        """Open one split."""
         other = {"train": "train", "val": "test", "test": "val"}[split]
         for part in (split, other):
             labels = self.root / part / "classes.npy"
@@ -54,10 +54,17 @@ class LitData(ImageData):
 
 
 class LitImages(Dataset[Any]):
-    """One part in litdata's chunks, read at random places."""
+    """One split in litdata's chunks, with random access.
+
+    Args:
+        folder: Folder of the chunks, or of their cache.
+        remote: Location of the chunks if they are remote.
+        labels: Class index of each item.
+        transform: Maps an opened Pillow image to a tensor.
+    """
 
     threads = 1
-    """How many may read at once: litdata forgets a chunk that another thread goes on to."""
+    """Number of concurrent readers: litdata drops a chunk when another thread opens the next."""
 
     def __init__(
         self, folder: Path, remote: str | None, labels: np.ndarray, transform: Transform
@@ -70,17 +77,17 @@ class LitImages(Dataset[Any]):
                 self.items = StreamingDataset(str(folder), **options)
             else:
                 self.items = StreamingDataset(remote, cache_dir=str(folder), **options)
-            len(self.items)  # opens them; on several ranks it counts one rank's share
+            len(self.items)  # opens the chunks; on several ranks, it counts those of one rank
             index = json.loads((folder / "index.json").read_text())
             found = sum(chunk["chunk_size"] for chunk in index["chunks"])
         except (ValueError, LookupError, OSError, RuntimeError) as error:
-            where = remote or folder
             raise InputError(
-                f"{where} has no litdata chunks of images ({error}); write them again"
+                f"{remote or folder}: no litdata chunks of images ({error}). Write them again."
             ) from error
         if found != len(labels):
             raise InputError(
-                f"{folder} has {found} items and {len(labels)} class numbers; write it again"
+                f"{folder}: {found} items but {len(labels)} class indices in classes.npy. Write it "
+                "again."
             )
         self.targets: list[int] = labels.tolist()
         self.origin, self.transform = str(remote or folder), transform
@@ -94,8 +101,8 @@ class LitImages(Dataset[Any]):
 
 
 class Refused:
-    """In place of those of litdata's serializers that unpickle, if a set's index asks for them."""
+    """Replacement of litdata's serializers that unpickle, which a dataset's index can request."""
 
     def setup(self, metadata: Any) -> None:
-        """Refuse the set; litdata asks before it opens an item."""
+        """Refuse the dataset. litdata calls this before it opens an item."""
         raise ValueError("its items are pickled, which could run code")

@@ -1,20 +1,22 @@
 """Oxford-IIIT Pets."""
 
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from smmix_pl.data.datamodule import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
-from smmix_pl.data.io.file_lists import Samples, read_table, unpacked
+from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
 from smmix_pl.data.validation import Sizes
 
 
 class OxfordPets(FileData):
     """Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds, 3,680 training and 3,669 test images.
 
-    ``root`` holds ``images/`` and ``annotations/`` as the owner's archives unpack, or
-    ``oxford-iiit-pet/`` with them, as torchvision has it; its lists are read here because
-    torchvision's reader decodes an image before it gives a label. Arguments: see `ImageData`.
+    `root` holds the owner's `images/` and `annotations/`, or `oxford-iiit-pet/` with them, as in
+    torchvision. torchvision's own reader would decode every image to get the labels. Arguments: see
+    `ImageData`.
     """
 
     archives = (
@@ -31,20 +33,24 @@ class OxfordPets(FileData):
             inside="oxford-iiit-pet",
         ),
     )
+    class_count = 37
     sizes = Sizes(3680, 3669, 3669)
 
     def find_classes(self) -> list[str]:
-        """The breeds: ``american_bulldog_1`` becomes American Bulldog."""
-        self.folder = unpacked(self.root, "oxford-iiit-pet", flat="annotations")
+        """Return the breeds: `american_bulldog_1` becomes American Bulldog."""
         breeds = {label: name.rsplit("_", 1)[0] for name, label in self._list("trainval")}
         return [breeds[label].replace("_", " ").title() for label in sorted(breeds)]
 
     def samples(self, split: Split) -> Samples:
-        """The official split."""
-        images = self.folder / "images"
+        """Return the official split."""
+        images = self._folder / "images"
         part: Literal["trainval", "test"] = "trainval" if split == "train" else "test"
         return [(str(images / f"{name}.jpg"), label) for name, label in self._list(part)]
 
+    @cached_property
+    def _folder(self) -> Path:
+        return dataset_folder(self.root, "oxford-iiit-pet", flat="annotations")
+
     def _list(self, part: Literal["trainval", "test"]) -> list[tuple[str, int]]:
-        rows = read_table(self.folder / "annotations" / f"{part}.txt", columns=4)
+        rows = read_table(self._folder / "annotations" / f"{part}.txt", columns=4)
         return [(name, int(label) - 1) for name, label, *_ in rows]

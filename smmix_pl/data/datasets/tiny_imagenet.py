@@ -1,19 +1,28 @@
 """Tiny ImageNet: 200 classes at 64 x 64."""
 
+from functools import cached_property
+from pathlib import Path
+
 from smmix_pl.data.datamodule import Split
-from smmix_pl.data.datasets.imagenet import readable
+from smmix_pl.data.datasets.imagenet import readable_names
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
-from smmix_pl.data.io.file_lists import Samples, folder_samples, read_lines, read_table, unpacked
+from smmix_pl.data.io.file_lists import (
+    Samples,
+    dataset_folder,
+    folder_samples,
+    read_lines,
+    read_table,
+)
 from smmix_pl.data.validation import Sizes
 
 
 class TinyImageNet(FileData):
     """Tiny ImageNet (Stanford CS231n): 100,000 training and 10,000 validation images.
 
-    ``root`` holds ``tiny-imagenet-200/`` with ``wnids.txt``, ``train/<class>/images/``, and
-    ``val/images/`` with ``val_annotations.txt``. Its test part has no labels: the validation part
-    is the test set, as in papers. Arguments: see `ImageData`.
+    `root` holds `tiny-imagenet-200/` with `wnids.txt`, `train/<class>/images/`, and `val/images/`
+    with `val_annotations.txt`. The test set has no labels, so, as in papers, the validation set is
+    used for testing. Arguments: see `ImageData`.
     """
 
     own_mean = (0.4802, 0.4481, 0.3975)
@@ -25,19 +34,26 @@ class TinyImageNet(FileData):
             gives="tiny-imagenet-200",
         ),
     )
+    class_count = 200
     sizes = Sizes(100_000, 10_000, 10_000)
 
     def find_classes(self) -> list[str]:
-        """The classes in words, in the order of their WordNet ids."""
-        self.folder = unpacked(self.root, "tiny-imagenet-200")
-        self.wordnet_ids = sorted(read_lines(self.folder / "wnids.txt"))
-        return readable(self.wordnet_ids)
+        """Return the classes in words, in the order of their WordNet ids."""
+        return readable_names(self._wordnet_ids)
 
     def samples(self, split: Split) -> Samples:
-        """``train/``, or the annotated ``val/`` for validation and test."""
+        """Return `train/`, or the annotated `val/` for validation and test."""
         if split == "train":
-            return folder_samples(self.folder / "train", self.wordnet_ids)
-        numbers = {name: number for number, name in enumerate(self.wordnet_ids)}
-        rows = read_table(self.folder / "val/val_annotations.txt", 6, "\t")
-        images = self.folder / "val" / "images"
+            return folder_samples(self._folder / "train", self._wordnet_ids, within="images")
+        numbers = {name: number for number, name in enumerate(self._wordnet_ids)}
+        rows = read_table(self._folder / "val/val_annotations.txt", 6, "\t")
+        images = self._folder / "val" / "images"
         return [(str(images / file), numbers[name]) for file, name, *_ in rows]
+
+    @cached_property
+    def _folder(self) -> Path:
+        return dataset_folder(self.root, "tiny-imagenet-200")
+
+    @cached_property
+    def _wordnet_ids(self) -> list[str]:
+        return sorted(read_lines(self._folder / "wnids.txt"))

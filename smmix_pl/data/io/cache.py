@@ -1,4 +1,4 @@
-"""Decoded images kept in memory, shared by a loader's workers."""
+"""Decoded images in memory, shared by the workers of a loader."""
 
 import mmap
 import os
@@ -12,17 +12,17 @@ from smmix_pl.errors import InputError
 
 
 class PixelCache:
-    """RGB pixels of many images; each is decoded when first asked for and then kept.
+    """RGB pixels of many images, each decoded on first access and then kept.
 
-    The memory is one anonymous shared mapping made before the workers are forked: what one worker
-    decodes, all have. Two that decode the same image at once write the same bytes. Pages are only
-    taken when written to. Every rank of a distributed run has its own.
+    The memory is one anonymous shared mapping, created before the workers are forked, so an image
+    decoded by one worker is available to all. Two workers that decode the same image write the same
+    bytes. Pages are allocated when written. Each rank of a distributed run has its own cache.
 
     Args:
-        sources: Where the images are; their headers are read here, for their sizes.
+        sources: Images. Their headers are read here to get the sizes.
 
     Raises:
-        InputError: They would take more than half of this machine's memory.
+        InputError: The pixels would take more than half of the machine's memory.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -36,21 +36,21 @@ class PixelCache:
         self.decoded = np.frombuffer(mmap.mmap(-1, max(1, len(sources))), dtype=np.bool_)
 
     def __getitem__(self, index: int) -> Image.Image:
-        """One image.
+        """Return one image.
 
         Raises:
             BadImage: It cannot be read.
         """
         width, height = self.sizes[index]
-        kept = self.pixels[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
+        pixels = self.pixels[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
         if not self.decoded[index]:
-            kept[:] = _decode(self.sources[index])
+            pixels[:] = _decode(self.sources[index])
             self.decoded[index] = True
-        return Image.fromarray(kept)
+        return Image.fromarray(pixels)
 
 
 def _size(source: Source) -> tuple[int, int]:
-    """Width and height by the header; nothing for a bad file, which tells itself when decoded."""
+    """Return width and height from the header; (0, 0) for a bad image, whose decoding raises."""
     try:
         with open_image(source) as image:
             return image.size
@@ -70,6 +70,6 @@ def _check_memory(needed: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise InputError(
-            f"the decoded images would take {needed / 1e9:.1f} GB of this machine's "
-            f"{memory / 1e9:.1f} GB of memory; set data.cache to false"
+            f"data.cache=true: decoded images need {needed / 1e9:.1f} GB, more than half of this "
+            f"machine's memory ({memory / 1e9:.1f} GB). Set data.cache=false."
         )

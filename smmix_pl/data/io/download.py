@@ -1,4 +1,4 @@
-"""Downloads that are verified, go on where they stopped, and never look whole before they are."""
+"""Downloads that are verified, resumable, and installed atomically."""
 
 import shutil
 import tarfile
@@ -17,13 +17,13 @@ from smmix_pl.errors import InputError
 
 
 class Archive(NamedTuple):
-    """One file that a data set's owner offers.
+    """One file offered by the owner of a dataset.
 
     Args:
-        url: Where.
-        md5: Its checksum.
-        gives: What it leaves in the root: its unpacked top folder, or the file itself.
-        inside: Folder below the root that it is unpacked in.
+        url: Address.
+        md5: Checksum.
+        gives: Name of what it adds to the root: the unpacked top folder, or the file itself.
+        inside: Subfolder of the root in which it is unpacked.
     """
 
     url: str
@@ -33,21 +33,20 @@ class Archive(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Name of the file."""
+        """File name."""
         return self.url.rsplit("/", 1)[1]
 
 
-def fetch(archives: tuple[Archive, ...], root: Path, name: str) -> None:
-    """Download and unpack what is not there yet; one process at a time does so.
+def fetch(archives: tuple[Archive, ...], root: Path) -> None:
+    """Download and unpack the archives that are not in root yet, in one process at a time.
+
+    Args:
+        archives: Files to download.
+        root: Folder of the dataset.
 
     Raises:
-        InputError: The owner offers no open download, or the file cannot be had.
+        InputError: A download fails.
     """
-    if not archives:
-        raise InputError(
-            f"{name} cannot be downloaded from here; get it from its owner, unpack it into {root} "
-            "and set data.download to false"
-        )
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".download.lock"):
         for archive in archives:
@@ -58,50 +57,52 @@ def fetch(archives: tuple[Archive, ...], root: Path, name: str) -> None:
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive into a folder; nothing can be written outside it.
+    """Unpack a tar or zip archive into a folder. Nothing is written outside the folder.
 
     Raises:
-        InputError: It is no archive, is cut off, or names a file outside the folder.
+        InputError: The file is not an archive, is truncated, or names a file outside the folder.
     """
     try:
         if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as zipped:  # drops "..", and drives and roots
+            with zipfile.ZipFile(file) as zipped:  # drops "..", drives, and roots
                 zipped.extractall(folder)
         else:
             with tarfile.open(file) as tar:
                 tar.extractall(folder, filter="data")  # refuses them
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{file} cannot be unpacked ({error}); remove it and try again") from error
+        raise InputError(
+            f"{file}: cannot be unpacked ({error}). Remove it and try again."
+        ) from error
 
 
 def _download(archive: Archive, folder: Path) -> Path:
-    """The verified file; a part of it from an earlier try is completed."""
+    """Return the verified file, resuming an earlier partial download."""
     part = folder / f"{archive.file}.part"
     try:
         _append(archive.url, part)
     except (OSError, HTTPException) as error:
         raise InputError(
-            f"{archive.url} cannot be downloaded ({error}); what has come stays in {part}, run "
-            "the command again to go on"
+            f"{archive.url}: download failed ({error}). Run the command again to resume; the data "
+            f"received so far is in {part}."
         ) from error
     found = calculate_md5(part)
     if found != archive.md5:
         part.unlink()
         raise InputError(
-            f"{archive.url} gave a file with MD5 {found} where {archive.md5} is expected; it was "
-            "removed, try again or download it by hand"
+            f"{archive.url}: downloaded file has MD5 {found}, expected {archive.md5}, and was "
+            "removed. Try again or download it manually."
         )
     return part
 
 
 def _append(url: str, part: Path) -> None:
-    """Append what a partial file lacks."""
+    """Download what a partial file is missing."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send
+        if error.code == 416:  # the file is complete
             return
         raise
     with response, part.open("ab" if response.status == 206 else "wb") as file:
@@ -111,11 +112,11 @@ def _append(url: str, part: Path) -> None:
         ) as body:
             shutil.copyfileobj(body, file)
         if total and file.tell() < total:
-            raise ConnectionError("the connection broke off")
+            raise ConnectionError("the connection was interrupted")
 
 
 def _install(part: Path, target: Path) -> None:
-    """Unpack beside the target and move it into place in one step, or move the file itself."""
+    """Unpack next to the target and rename, or rename the file itself."""
     if part.name == f"{target.name}.part":
         part.rename(target)
         return
@@ -123,7 +124,7 @@ def _install(part: Path, target: Path) -> None:
     shutil.rmtree(workplace, ignore_errors=True)
     unpack(part, workplace)
     if not (workplace / target.name).exists():
-        raise InputError(f"{part} does not hold {target.name}; it is another archive")
+        raise InputError(f"{part}: no {target.name} inside. Remove this file, a different archive.")
     (workplace / target.name).rename(target)
     shutil.rmtree(workplace)
     part.unlink()

@@ -1,10 +1,10 @@
-"""A folder of class folders as a few large files: WebDataset shards, or litdata's chunks.
+"""Writes a folder of class folders as a few large files: WebDataset shards or litdata chunks.
 
-``python -m smmix_pl.data.io.shard_writer FOLDER OUT`` writes ``OUT/<part>-000000.tar`` and so on for each
-part of FOLDER (``train/``, ``val/``, ``test/``, those that are there), and ``OUT/classes.txt``.
-Each image is an unchanged file with its class number beside it (``.cls``), in random order, as the
-webdataset library has them. Read them with `smmix_pl.data.Shards`. With ``--format litdata`` the
-parts are folders of chunks, for `smmix_pl.data.LitData`.
+For each split of the folder (`train/`, and `val/` and `test/` if they exist), it writes
+`<split>-000000.tar` and following numbers, and `classes.txt` for all. Each image is an unchanged
+file with its class index beside it (`.cls`), in random order, as in the webdataset library. Read
+them with `smmix_pl.data.Shards`. With the format `litdata`, each split is a folder of chunks for
+`smmix_pl.data.LitData`.
 """
 
 import io
@@ -28,30 +28,30 @@ def write(
     shard_mb: float = 512,
     seed: int = 0,
 ) -> None:
-    """Convert a folder of class folders.
+    """Convert a folder of class folders to shards.
 
     Args:
-        folder: Holds ``train/`` and, if there are, ``val/`` and ``test/``.
-        out: Where to; must not hold anything yet.
-        format: Which library's files; ``litdata`` needs the extra of that name.
-        shard_mb: Size of one file, about, in megabytes.
-        seed: Chooses the order of images.
+        folder: Folder with `train/` and optionally `val/` and `test/`.
+        out: Output folder, missing or empty.
+        format: File format. `litdata` requires the extra of that name.
+        shard_mb: Approximate size of one file in megabytes.
+        seed: Seed of the order of images.
 
     Raises:
-        InputError: The folder is not laid out so, or ``out`` is in use.
+        InputError: The folder has another layout, or `out` is not empty.
     """
-    in_range("shard_mb", shard_mb, 0.001, hint="512 is usual")
+    in_range("shard_mb", shard_mb, 0.001, hint="512 is common")
     in_range("seed", seed, 0)
     names = class_folders(folder / "train")
     for name in names:
         if name.splitlines() != [name]:
             raise InputError(
-                f"{folder / 'train'} has a class folder {name!r}, whose name is more than one line "
-                "of classes.txt; rename it"
+                f"{folder / 'train'}: the name of class folder {name!r} does not fit in one line "
+                "of classes.txt. Rename it."
             )
     if out.is_dir() and any(out.iterdir()):
         raise InputError(
-            f"{out} is not empty; remove what an earlier run left, or write to another folder"
+            f"{out}: not empty. Remove the output of an earlier run, or use another folder."
         )
     out.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
@@ -63,12 +63,12 @@ def write(
                 write_chunks(samples, out / part, int(shard_mb * 10**6))
             else:
                 write_tars(samples, out, part, int(shard_mb * 10**6))
-    # Last, so that shards that were written in part do not look whole
+    # Written last, so that an interrupted conversion cannot be read
     (out / "classes.txt").write_text("\n".join(names) + "\n")
 
 
 def write_tars(samples: list[Labeled], out: Path, part: str, shard_bytes: int) -> None:
-    """Tar files of about equal size; each image's name in there is its number."""
+    """Write tar files of about equal size, with images named by their position."""
     shards: list[list[tuple[int, Labeled]]] = [[]]
     filled = 0
     for number, sample in enumerate(samples):
@@ -86,7 +86,7 @@ def write_tars(samples: list[Labeled], out: Path, part: str, shard_bytes: int) -
 
 
 def write_chunks(samples: list[Labeled], folder: Path, chunk_bytes: int) -> None:
-    """Litdata's chunks of about equal size, and all class numbers beside them."""
+    """Write litdata's chunks of about equal size, with all class indices beside them."""
     from litdata.streaming import Cache
 
     folder.mkdir()
