@@ -82,8 +82,18 @@ def run(words: Sequence[str]) -> None:
     """
     restrict_imports()
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-    SMMixCLI(
-        parser_kwargs={name: {"default_config_files": default_configs()} for name in SPLITS},
+    command = words[0]
+
+    class CommandCLI(SMMixCLI):
+        """Parses only the command that was typed, because each adds a parser of all options."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """Return the command and the arguments that are not options."""
+            return {command: LightningCLI.subcommands()[command]}
+
+    CommandCLI(
+        parser_kwargs={command: {"default_config_files": default_configs()}},
         save_config_callback=SaveRunConfig,
         save_config_kwargs={"overwrite": True},
         args=resolve_configs(list(words)),
