@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import (
     ArgsType,
@@ -110,6 +110,8 @@ class Parser(LightningArgumentParser):
             raise InputError(
                 "--data: no dataset is named before --data.*. Put --config or --data CLASS first."
             ) from ex
+        if "arguments are required" in message:
+            raise parser_error(message, "Pass --config NAME or --data CLASS.") from ex
         raise input_error(ex) or parser_error(message, nearest_names(message)) from ex
 
 
@@ -330,7 +332,9 @@ def nearest_names(message: str) -> str:
     """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
     lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
     if lost is not None:
-        return did_you_mean(lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData)})
+        return did_you_mean(
+            lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
+        )
     found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
     if found is None or "before subcommand" in message:
         return ""

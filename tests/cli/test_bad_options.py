@@ -37,7 +37,10 @@ CONFIGS = {
     "misspelled section": ("modle: {token_head: own}\n", ("modle", "model")),
     "misspelled key": ("model: {bakcbone: deit}\n", ("bakcbone", "model.backbone")),
     "wrong type": ("trainer: {max_epochs: many}\n", ("trainer.max_epochs", "many")),
-    "value that the data sets": ("model: {image_size: [8, 8]}\n", ("mine.yaml", "model.image_size")),
+    "value that the data sets": (
+        "model: {image_size: [8, 8]}\n",
+        ("mine.yaml", "model.image_size"),
+    ),
 }
 TYPES = {
     "word for a count": fit("--data.batch_size=many", "batch_size", "many"),
@@ -123,9 +126,7 @@ RANGES = {
     "test batches": Case(
         "test DIGITS --trainer.limit_test_batches=0", ("trainer.limit_test_batches", "0")
     ),
-    "gradient clipping": fit(
-        "--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val", "-1"
-    ),
+    "gradient clipping": fit("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val", "-1"),
     "devices": fit("--trainer.devices=0", "devices", "0"),
     "bins": fit("--trainer.callbacks+=Calibration --trainer.callbacks.n_bins=0", "n_bins", "0"),
     "occlusion": fit(
@@ -153,9 +154,7 @@ CONTRADICTIONS = {
     "guide block without the logits that SMMix needs": fit(
         "--model.guide.block=1", "model.guide.block", "1", "model.mixer.consistency"
     ),
-    "model without attention": fit(
-        "--model.backbone=resnet18 --model.backbone_args={}", "ResNet"
-    ),
+    "model without attention": fit("--model.backbone=resnet18 --model.backbone_args={}", "ResNet"),
     "model without class logits": fit("--model.backbone_args.global_pool=''", "global_pool"),
     "number of classes": fit("--model.backbone_args.num_classes=3", "num_classes", "3"),
     "epsilon of an optimizer that has none": fit(
