@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -16,7 +16,8 @@ GROUP_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")
 """Settings of a parameter group that come from the config on resume; `lr` follows the schedule."""
 MAX_LR = 1e6
 """Larger learning rates are mistakes and soon overflow float32."""
-ADAM_DEFAULTS = ((0.9, 0.999), 1e-8)
+ADAM_DEFAULTS: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8}
+"""Other values are passed to any optimizer that has the setting."""
 FUSED_DEVICES = ("cpu", "cuda")
 """Devices for which torch has a fused AdamW."""
 
@@ -44,8 +45,8 @@ class OptimConfig:
     lr: float = 5e-4
     lr_batch: int | None = 512
     weight_decay: float = 0.05
-    betas: tuple[float, float] = ADAM_DEFAULTS[0]
-    eps: float = ADAM_DEFAULTS[1]
+    betas: tuple[float, float] = ADAM_DEFAULTS["betas"]
+    eps: float = ADAM_DEFAULTS["eps"]
     warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -66,7 +67,16 @@ class OptimConfig:
             in_range(f"model.optim.{name}", getattr(self, name), 0)
         for name in ("warmup_lr", "min_lr"):
             in_range(f"model.optim.{name}", getattr(self, name), 0, MAX_LR)
-        one_of("model.optim.name", self.name.removeprefix("lookahead_"), list_optimizers())
+        name = self.name.removeprefix("lookahead_")
+        one_of("model.optim.name", name, list_optimizers())
+        info = get_optimizer_info(name)
+        for option, supported in (("betas", info.has_betas), ("eps", info.has_eps)):
+            value = getattr(self, option)
+            if not supported and value != ADAM_DEFAULTS[option]:
+                raise InputError(
+                    f"model.optim.{option}={value}: {self.name} has no such setting. Remove the "
+                    "option."
+                )
 
     def effective_lr(self, global_batch: int) -> float:
         """Return the peak learning rate for a global batch size.
@@ -92,9 +102,11 @@ def create_optimizer(
     Raises:
         InputError: The optimizer rejects the settings or is not installed.
     """
-    settings: dict[str, Any] = {}
-    if "adam" in config.name or (config.betas, config.eps) != ADAM_DEFAULTS:
-        settings = {"betas": config.betas, "eps": config.eps}
+    settings: dict[str, Any] = {
+        name: getattr(config, name)
+        for name, default in ADAM_DEFAULTS.items()
+        if "adam" in config.name or getattr(config, name) != default
+    }
     if config.name == "adamw" and fused:
         settings["fused"] = all(
             weight.device.type in FUSED_DEVICES for weight in model.parameters()

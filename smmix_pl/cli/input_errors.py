@@ -27,6 +27,18 @@ REJECTIONS = (
     *("ZeroDivisionError", "InvalidVersion"),
 )
 """What Lightning and the packages it asks raise for values that they reject."""
+TEMPLATES = (
+    (r'Parser key "([^"]+)": (.*?)\.? Got value: (.*)', r"\1=\3: \2"),
+    (r'Parser key "([^"]+)": (.*)', r"\1: \2"),
+    (r"unrecognized arguments: (.*)", r"\1: unknown option"),
+    (r"Option '([\w.]+)' is not accepted", r"\1: unknown option"),
+    (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"\1: unknown option"),
+    (
+        r"the following arguments are required: (?:fit\.|validate\.|test\.|predict\.)?(.*)",
+        r"\1: required",
+    ),
+)
+"""Messages of jsonargparse, and how they read as `option=value: problem`."""
 
 
 @contextmanager
@@ -116,6 +128,13 @@ def plain(message: str) -> str:
             + expected.replace(" or Expected", " or")
             + (f". Got value: {value}" if value else "")
         )
+    # a class may also be given as a path in place of its name
+    message = re.sub(r"- Expected a path but \S+ either not accessible or invalid - ", "", message)
+    message = re.sub(
+        r"Expected a dot import path string: (\S+?)\.?(?: or null)?(?=$|\. )",
+        r"no class \1",
+        message,
+    )
     # jsonargparse ends with all of what it was about to build
     message = re.sub(r"(?: or [\w ]+)*\. Got value: Namespace\(.*", "", message)
     message = re.sub(r"(?:a )?<class '(?:[\w.]+\.)?(\w+)'>", r"\1", message).replace("typing.", "")
@@ -135,4 +154,10 @@ def parser_error(message: str, hint: str) -> InputError:
             f"{denied[1]}: not in a package that configs may import from ({', '.join(PACKAGES)}). "
             f"If you trust it, set SMMIX_PACKAGES={denied[1].split('.')[0]}."
         )
-    return InputError(f"{plain(message).rstrip('.')}. {hint}".rstrip())
+    text = plain(message).rstrip(".")
+    for pattern, template in TEMPLATES:
+        found = re.fullmatch(pattern, text)
+        if found is not None:
+            text = found.expand(template).replace(": Expected", ": expected")
+            break
+    return InputError(f"{text}. {hint}".rstrip())

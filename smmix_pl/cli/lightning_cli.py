@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import (
     ArgsType,
@@ -83,8 +83,18 @@ def run(words: Sequence[str]) -> None:
     """
     restrict_imports()
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-    SMMixCLI(
-        parser_kwargs={name: {"default_config_files": default_configs()} for name in SPLITS},
+    command = words[0]
+
+    class CommandCLI(SMMixCLI):
+        """Parses only the command that was typed, because each adds a parser of all options."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """Return the command and the arguments that are not options."""
+            return {command: LightningCLI.subcommands()[command]}
+
+    CommandCLI(
+        parser_kwargs={command: {"default_config_files": default_configs()}},
         save_config_callback=SaveRunConfig,
         save_config_kwargs={"overwrite": True},
         args=resolve_configs(list(words)),
@@ -101,6 +111,8 @@ class Parser(LightningArgumentParser):
             raise InputError(
                 "--data: no dataset is named before --data.*. Put --config or --data CLASS first."
             ) from ex
+        if "arguments are required" in message:
+            raise parser_error(message, "Pass --config NAME or --data CLASS.") from ex
         raise input_error(ex) or parser_error(message, nearest_names(message)) from ex
 
 
@@ -323,7 +335,9 @@ def nearest_names(message: str) -> str:
     """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
     lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
     if lost is not None:
-        return did_you_mean(lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData)})
+        return did_you_mean(
+            lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
+        )
     found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
     if found is None or "before subcommand" in message:
         return ""

@@ -11,12 +11,16 @@ class ToolParser(jsonargparse.ArgumentParser):
     """Parser that raises `InputError` instead of printing its usage.
 
     Args:
-        command: Name of the command, as the user types it.
+        command: Name of the command, as the user types it. Without one, the parser is one that
+            jsonargparse creates for the arguments of a class.
         description: Text of its help.
     """
 
-    def __init__(self, command: str, description: str | None, **options: Any) -> None:
-        super().__init__(prog=f"smmix {command}", description=description, **options)
+    def __init__(
+        self, command: str = "", description: str | None = None, **options: Any
+    ) -> None:
+        prog = f"smmix {command}".rstrip()
+        super().__init__(prog=prog, description=description, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error for invalid arguments."""

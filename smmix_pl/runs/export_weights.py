@@ -1,15 +1,13 @@
 """Weights out: a trained backbone for timm alone, or for ONNX.
 
-    python -m smmix_pl.runs.export_weights runs/deit_t/version_0/checkpoints/best.ckpt OUT
+    smmix export runs/imagenet/deit_tiny_patch16_224-smmix/version_0/checkpoints/best.ckpt --output OUT
 
 OUT decides the format: `FILE.safetensors` (timm's weights; what to call timm with is printed, and
 kept in the file), `FILE.onnx`, or a folder, `timm.create_model("local-dir:OUT", pretrained=True)`.
 A checkpoint of a run with a weight average gives the average. The token head stays behind.
 """
 
-import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ from safetensors.torch import save
 from timm.models import filter_pretrained_cfg
 
 from smmix_pl.runs.checkpoint_io import write_atomic
-from smmix_pl.cli.input_errors import WordsParser, report_input_errors, plain
-from smmix_pl.errors import InputError
+from smmix_pl.errors import InputError, one_line
 from smmix_pl.models.backbone import create_timm_model
 from smmix_pl.models.weights import open_checkpoint, settings_in, weights_in
 
@@ -39,26 +36,6 @@ class Trained:
     name: str
     args: dict[str, Any]
     pretrained_cfg: dict[str, Any]
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Export a checkpoint; bad input is told in one sentence on stderr, with exit status 2.
-
-    Args:
-        args: Command line words; null takes those of the program.
-    """
-    parser = WordsParser("python -m smmix_pl.runs.export_weights", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="of a run of ours")
-    parser.add_argument("out", type=Path, help="FILE.safetensors, FILE.onnx or a folder")
-    parser.add_argument(
-        "--crop_pct",
-        type=float,
-        help="crop ratio to tell timm (default: eval_transform.crop_ratio of the run)",
-    )
-    with report_input_errors():
-        words = parser.parse_args(args)
-        print(export(words.checkpoint, words.out, words.crop_pct))
 
 
 def export(checkpoint: str | Path, out: Path, crop_pct: float | None = None) -> str:
@@ -112,7 +89,7 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
         model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("token_head.")})
     except RuntimeError as error:
         raise InputError(
-            f"{checkpoint} does not hold the {name} that it says ({plain(str(error))[:300]}); "
+            f"{checkpoint} does not hold the {name} that it says ({one_line(error)[:300]}); "
             "get it anew"
         ) from error
     preparation = {
@@ -191,7 +168,3 @@ def _loads(trained: Trained, call: str) -> str:
     ours = type(trained.model).__module__.startswith("smmix_pl")
     registers = f"import smmix_pl  # registers {trained.name} with timm\n" if ours else ""
     return f"{registers}timm.create_model({call})"
-
-
-if __name__ == "__main__":
-    main()
