@@ -27,7 +27,7 @@ MODELS = (
 
 
 def main() -> None:
-    """Print the table, each row as soon as it is measured."""
+    """Print the table, row by row."""
     options = parse()
     header = "model", "parameters (M)", "GMACs", "tokens", "attention", "SMMix step / CutMix step"
     print(*table(*header), sep="\n")
