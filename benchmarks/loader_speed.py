@@ -1,6 +1,6 @@
 """Is the data loader faster than timm's? Prints images/s of both with the ImageNet recipe.
 
-    python benchmarks/loader_speed.py [FOLDER] [--workers 0] [--rounds 7] [--cache]
+    python benchmarks/loader_speed.py [FOLDER] [--workers 0] [--batch 64] [--rounds 7] [--cache]
 
 FOLDER holds class folders of JPEGs. Without it, JPEGs of 500 x 375 pixels are generated. Both
 loaders decode, augment, collate, and normalize the same files, in turn, on one torch thread. With
@@ -42,8 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or generate(Path(scratch))
         epochs = {
-            "timm": timm_epochs(folder, options.workers, device),
-            "ours": our_epochs(folder, options.workers, device, cache=options.cache),
+            "timm": timm_epochs(folder, options.workers, device, options.batch),
+            "ours": our_epochs(folder, options.workers, device, options.batch, options.cache),
         }
         cpu_time = options.workers == 0
         actions = {name: images_per_second(epoch, cpu_time) for name, epoch in epochs.items()}
@@ -60,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cache", action="store_true", help="keep our decoded images in memory")
     return parser.parse_args()
