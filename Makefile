@@ -12,12 +12,12 @@ QUIET := --quiet
 # it stopped, on whatever devices there are. VARIANT=reduced is the published variant; SEEDS="0 1 2";
 # SMOKE=1 uses generated data and a few steps.
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
-SPEEDS := $(addprefix bench-,step mixing mixers backbones loading evaluation)
+COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-test fit eval compare report demo-mixing dashboard test lint typecheck
-.PHONY: pytest test-slow test-reliability clean bench-motivation bench-table evidence $(BENCHES)
-.PHONY: $(SPEEDS)
+.PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-table evidence $(BENCHES)
+.PHONY: $(COSTS)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -100,18 +100,18 @@ evidence: install ## SMMix, other mixers, and ablations on one schedule   (SET=d
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-bench-step: ## Training steps by mixer, on CPU or GPU   (ARGS="--precision bf16 --compile --reference PATH")
-bench-mixing: ## Time mixing alone, in ms and as a fraction of a step
-bench-mixers: ## A step of every mixer, and what it needs from the model
-bench-backbones: ## Every backbone: parameters, GMACs, tokens, step
-bench-loading: ## Our loader compared with timm's   (ARGS=FOLDER)
-bench-evaluation: ## One pass of occlusion compared with eleven; time and memory of calibration
-$(SPEEDS): bench-%: install
-	$(BIN)/python benchmarks/$*.py $(ARGS)
+bench-step-speed: ## Training steps by mixer, on CPU or GPU   (ARGS="--precision bf16 --compile --reference PATH")
+bench-loader-speed: ## Our data loader compared with timm's   (ARGS=FOLDER)
+bench-mixing-cost: ## Time of mixing alone, in ms and as a fraction of a step
+bench-mixer-cost: ## A step of every mixer, and what it needs from the model
+bench-backbone-cost: ## Every backbone: parameters, GMACs, tokens, step
+bench-evaluation-cost: ## One pass of occlusion compared with eleven; time and memory of calibration
+$(COSTS): bench-%: install
+	$(BIN)/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
-bench-motivation: install ## Cheaper guide passes: step time, and the regions they select   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
-	@test -n "$(IMAGES)" || { echo "name a folder of photographs: make bench-motivation IMAGES=DIR" >&2; exit 1; }
-	$(BIN)/python benchmarks/motivation.py $(MODELS) --images '$(IMAGES)' \
+bench-guide-cost: install ## Cheaper guide passes: step time, and the regions they choose   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
+	@test -n "$(IMAGES)" || { echo "IMAGES: missing. Name a folder of photographs: make bench-guide-cost IMAGES=DIR" >&2; exit 1; }
+	$(BIN)/python benchmarks/guide_cost.py $(MODELS) --images '$(IMAGES)' \
 		$(if $(filter command line environment,$(origin CKPT)),--checkpoint '$(CKPT)')
 
 bench-table: install ## The rows measured so far, beside the published ones

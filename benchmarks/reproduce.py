@@ -1,18 +1,17 @@
-"""Train one row of the published results table, and print ours beside it.
+"""Train one row of the published results table, and print our result with it.
 
-python benchmarks/reproduce.py TARGET --data DIR [--variant authors|reduced] [--seeds 0 1 2]
-python benchmarks/reproduce.py TARGET --smoke      # generated data, minutes: does the target work?
-python benchmarks/reproduce.py --table             # every row measured so far, as Markdown
+    python benchmarks/reproduce.py TARGET --data DIR [--variant authors|reduced] [--seeds 0 1 2]
+    python benchmarks/reproduce.py TARGET --smoke      # generated data, minutes: checks the target
+    python benchmarks/reproduce.py --table             # all rows measured so far, as Markdown
 
-A run lies in runs/bench/TARGET-VARIANT/seed_S, and goes on where it stopped. It takes whatever
-devices there are: the global batch is the recipe's, and accumulation fills in. Rows go to
-benchmarks/results.csv; those of smoke runs only to the screen.
+Runs are stored in runs/bench/TARGET-VARIANT/seed_S. Interrupted runs resume. All available devices
+are used: the global batch is that of the recipe, and gradients accumulate as needed. Rows are
+appended to benchmarks/results.csv, except those of smoke runs.
 """
 
 import argparse
 import csv
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -37,8 +36,8 @@ COLUMNS = (
     *("differences", "config", "runs", "date", "commit"),
 )
 PUBLISHED_DIFFERENCES = (
-    "published with OpenMixup's code, its RandAugment and its precision; best epoch chosen on the "
-    "test set in both, there of the last 10, here of all"
+    "published with OpenMixup's code, RandAugment, and precision; best epoch selected on the test "
+    "set in both, there among the last 10, here among all"
 )
 
 
@@ -47,11 +46,11 @@ class Target:
     """One row to reproduce.
 
     Attributes:
-        configs: Shipped configs, the later over the earlier ones.
-        data: The set's class in `smmix_pl.data`.
-        batch: Global batch of the recipe.
-        published: Rows of `smmix_pl.reporting.published` that hold its numbers.
-        differences: What else than the code differs from the published protocol.
+        configs: Shipped configs; later ones override earlier ones.
+        data: Class name of the dataset in `smmix_pl.data`.
+        batch: Global batch size of the recipe.
+        published: Its rows in `smmix_pl.reporting.published`.
+        differences: Known differences from the published protocol.
     """
 
     configs: tuple[str, ...]
@@ -61,9 +60,9 @@ class Target:
     differences: list[str] = field(default_factory=list)
 
     def values(self) -> list[tuple[str, float]]:
-        """Published numbers under our names; accuracy at 0% occlusion is ``top1``.
+        """Return the published numbers as pairs of metric key and value in [0, 1].
 
-        Each is a pair of name and value in [0, 1], as one metric may have been published twice.
+        Accuracy at 0% occlusion is `top1`. One metric may have been published twice.
         """
         found: list[tuple[str, float]] = []
         for row in self.published:
@@ -74,19 +73,19 @@ class Target:
 
 
 def published(model: str, data: str, note: str = "", method: str = REDUCED) -> list[Published]:
-    """The rows of `PUBLISHED` on a model and a data set."""
+    """Return the rows of `PUBLISHED` on a model and a dataset."""
     key = (method, model, data, note)
     return [row for row in PUBLISHED if (row.method, row.model, row.data, row.note) == key]
 
 
 CIFAR100 = ("deit_s.yaml", "data/cifar100_224.yaml", "bench/cifar100.yaml")
 WEIGHTS = (
-    "starts from timm's default ImageNet weights of this model; the published ones are not said"
+    "starts from timm's default ImageNet weights of this model; the published ones are unknown"
 )
 
 
 def fine_tuning(overlay: str, data: str) -> Target:
-    """ViT-B/16 on a fine-grained set."""
+    """Return the target of ViT-B/16 on a fine-grained dataset."""
     configs = ("deit_s.yaml", f"data/{overlay}.yaml", "bench/finetune.yaml")
     return Target(configs, data, 16, published(VIT_B, data), [WEIGHTS])
 
@@ -128,75 +127,66 @@ def main() -> None:
             options.out = Path(scratch) / "runs"
         folder = options.out / f"{options.target}-{options.variant}"
         runs = [run(target, options, folder / f"seed_{seed}", seed) for seed in options.seeds]
-        found = [read_results(one) for one in runs]
-        rows = result_rows(options, target, folder, found)
+        rows = result_rows(options, target, folder, [read_results(one) for one in runs])
     print(table(rows))
     if not options.smoke:
         append(rows)
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="?", choices=TARGETS)
-    parser.add_argument("--data", type=Path, help="folder that holds the data set")
+    parser.add_argument("--data", type=Path, help="folder of the dataset")
     parser.add_argument("--variant", choices=("authors", "reduced"), default="authors")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--max_batch", type=int, default=256, help="images per device and step")
-    parser.add_argument("--smoke", action="store_true", help="a few steps on generated data")
-    parser.add_argument("--table", action="store_true", help="print what was measured so far")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the runs")
+    parser.add_argument("--max-batch", type=int, default=256, help="images per device and step")
+    parser.add_argument("--smoke", action="store_true", help="run a few steps on generated data")
+    parser.add_argument("--table", action="store_true", help="print all rows measured so far")
     options = parser.parse_args()
     if not options.table and not options.target:
-        parser.error(f"name a target: {', '.join(TARGETS)}")
+        parser.error(f"TARGET: missing. Use one of {', '.join(TARGETS)}.")
     if options.target and not options.smoke and not (options.data and options.data.is_dir()):
         parser.error(
-            f"{options.target} needs its data: DATA=DIR, {options.data} is no folder "
-            "(SMOKE=1 runs it on generated data)"
+            f"--data={options.data}: not a folder. Pass the folder that holds the dataset of "
+            f"{options.target} (make: DATA=DIR), or --smoke for generated data (make: SMOKE=1)."
         )
     return options
 
 
 def run(target: Target, options: argparse.Namespace, folder: Path, seed: int) -> Path:
-    """Train and test one seed, as far as that has not been done; the folder with the results."""
+    """Train and test one seed unless that is done, and return the folder with the results."""
     if (folder / "test" / "results.json").exists():
         return folder / "test"
-    devices = usable_devices(target.batch, torch.cuda.device_count())
-    settings = run_settings(target, options, folder, seed, devices)
+    settings = run_settings(target, options, folder, seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     names = (*configs_of(target, options.variant), folder / "run.yaml")
     configs = [word for name in names for word in ("--config", str(name))]
     flags = smoke_data.flags(target.data) if options.smoke else []
-    last = folder / "checkpoints/last.ckpt"
-    keep_metrics(folder)
-    smmix("fit", *configs, *flags, *(["--ckpt_path", str(last)] if last.exists() else []))
-    measured = ["--config", "with/published.yaml", "--trainer.logger.version", "test"]
+    smmix("fit", *configs, *flags, "--ckpt_path", "last")  # starts if there is no checkpoint
+    overlay = ["--config", "with/published.yaml", "--trainer.logger.version", "test"]
     best = folder / "checkpoints/best.ckpt"
-    smmix("test", *configs, *measured, *flags, "--ckpt_path", str(best))
+    smmix("test", *configs, *overlay, *flags, "--ckpt_path", str(best))
     return folder / "test"
 
 
 def configs_of(target: Target, variant: str) -> list[str]:
-    """The recipe and its overlays."""
+    """Return the recipe and its overlays."""
     return [*target.configs, *(["with/reduced.yaml"] if variant == "reduced" else [])]
 
 
 def run_settings(
-    target: Target, options: argparse.Namespace, folder: Path, seed: int, devices: int
+    target: Target, options: argparse.Namespace, folder: Path, seed: int
 ) -> dict[str, Any]:
-    """What the recipe leaves open: seed, data, devices, and where the run lies."""
+    """Return the config of one run: seed, data, devices, and folder."""
+    devices = usable_devices(target.batch, torch.cuda.device_count())
     batch, accumulate = split_batch(target.batch, devices, options.max_batch)
     logger = {
         "class_path": "lightning.pytorch.loggers.CSVLogger",
         "init_args": {"save_dir": str(folder), "name": "", "version": ""},
     }
-    keep = {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
-    best = keep | {
-        **{"monitor": "val/top1", "mode": "max"},
-        **{"filename": "best", "auto_insert_metric_name": False},
-    }
-    last = keep | {"filename": "last", "save_on_train_epoch_end": True}
     return {
         "seed_everything": seed,
         "data": {"init_args": {"root": str(options.data), "batch_size": batch}},
@@ -204,67 +194,50 @@ def run_settings(
             "devices": devices,
             "accumulate_grad_batches": accumulate,
             "logger": logger,
-            "callbacks": [
-                {"class_path": "ModelCheckpoint", "init_args": best},
-                {"class_path": "ModelCheckpoint", "init_args": last},
-                {"class_path": "smmix_pl.callbacks.Throughput"},
-                {"class_path": "smmix_pl.callbacks.Calibration"},
-                {"class_path": "smmix_pl.callbacks.SummaryTable"},
-            ],
         },
     }
 
 
-def usable_devices(batch: int, there: int) -> int:
-    """How many of the devices share the global batch out evenly; one, where there is none."""
-    devices = max(count for count in range(1, max(1, there) + 1) if batch % count == 0)
-    if devices < there:
-        print(f"{devices} of {there} devices are used, which share out {batch} images evenly")
+def usable_devices(batch: int, available: int) -> int:
+    """Return the largest number of devices that split the global batch evenly, at least 1."""
+    devices = max(count for count in range(1, max(1, available) + 1) if batch % count == 0)
+    if devices < available:
+        print(f"using {devices} of {available} devices, so that {batch} images split evenly")
     return devices
 
 
-def split_batch(batch: int, devices: int, most: int) -> tuple[int, int]:
-    """Images per device and step, and steps to accumulate, whose product is the global batch.
+def split_batch(batch: int, devices: int, limit: int) -> tuple[int, int]:
+    """Return images per device and step, and steps to accumulate.
 
     Args:
-        batch: A multiple of ``devices``.
-        devices: How many.
-        most: Images that fit a device, at least 1.
+        batch: Global batch size, a multiple of `devices`.
+        devices: Number of devices.
+        limit: Maximum number of images per device and step, at least 1.
     """
     return next(
         (batch // (devices * accumulate), accumulate)
         for accumulate in range(1, batch + 1)
-        if batch % (devices * accumulate) == 0 and batch // (devices * accumulate) <= most
+        if batch % (devices * accumulate) == 0 and batch // (devices * accumulate) <= limit
     )
-
-
-def keep_metrics(folder: Path) -> None:
-    """Save the CSV log of an earlier part of the run, which the logger would delete."""
-    metrics = folder / "metrics.csv"
-    if metrics.exists():
-        part = len(list(folder.glob("metrics_part*.csv")))
-        shutil.move(metrics, folder / f"metrics_part{part}.csv")
 
 
 def smmix(*words: str) -> None:
-    """The command line; its failure is ours."""
+    """Run the `smmix` program, and exit with its status if it fails."""
     paths = os.pathsep.join(path for path in (str(HERE), os.environ.get("PYTHONPATH")) if path)
-    command = [sys.executable, "-m", "smmix_pl", *words]
-    finished = subprocess.run(
-        command, check=False, env=os.environ | {"PYTHONPATH": paths, "SMMIX_PACKAGES": "smoke_data"}
-    )
-    if finished.returncode:
-        raise SystemExit(finished.returncode)
+    environment = os.environ | {"PYTHONPATH": paths, "SMMIX_PACKAGES": "smoke_data"}
+    done = subprocess.run([sys.executable, "-m", "smmix_pl", *words], check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def result_rows(
     options: argparse.Namespace, target: Target, folder: Path, found: list[dict[str, Any]]
 ) -> list[dict[str, str]]:
-    """One row for each published number."""
+    """Return one row per published number."""
     differences = [PUBLISHED_DIFFERENCES, *target.differences]
     if options.variant == "authors":
         differences.append("published with the reduced SMMix")
-    shared = {
+    common = {
         "target": options.target,
         "variant": options.variant,
         "seeds": " ".join(map(str, options.seeds)),
@@ -279,12 +252,12 @@ def result_rows(
         ours = [100 * one["metrics"][metric]["value"] for one in found]
         spread = f"{statistics.stdev(ours):.2f}" if len(ours) > 1 else ""
         numbers = {"published": f"{100 * value:.2f}", "ours": f"{statistics.mean(ours):.2f}"}
-        rows.append(shared | numbers | {"metric": metric, "spread": spread})
+        rows.append(common | numbers | {"metric": metric, "spread": spread})
     return rows
 
 
 def append(rows: list[dict[str, str]]) -> None:
-    """Add rows to results.csv, in place of those of the same runs."""
+    """Add rows to results.csv. They replace earlier rows of the same runs."""
 
     def key(row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[name] for name in ("target", "variant", "metric", "seeds", "runs"))
@@ -298,17 +271,18 @@ def append(rows: list[dict[str, str]]) -> None:
 
 
 def read_rows() -> list[dict[str, str]]:
-    """What was measured so far."""
+    """Return all rows measured so far."""
     if not RESULTS.exists():
         raise SystemExit(
-            f"error: there is no {RESULTS} yet; make bench-cifar100 DATA=DIR begins it"
+            f"error: {RESULTS}: no such file. Run a target first, such as "
+            "`make bench-cifar100 DATA=DIR`."
         )
     with RESULTS.open() as file:
         return list(csv.DictReader(file))
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown."""
+    """Return rows as a Markdown table."""
     lines = [
         "| target | variant | metric | published | ours | seeds | differences | config | runs |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Tiny data sets of noise in their owners' layouts, to see that a benchmark target works."""
+"""Tiny datasets of noise in their official layouts, to check that a benchmark target works."""
 
 import pickle
 from pathlib import Path
@@ -11,15 +11,15 @@ from smmix_pl.data import CIFAR100
 
 
 class _Pickles(datasets.CIFAR100):
-    """torchvision's reader without the checksums of the real files."""
+    """torchvision's reader, without the checksums of the real files."""
 
-    train_list = [["train", None]]  # noqa: RUF012 - as torchvision has it
+    train_list = [["train", None]]  # noqa: RUF012 - as in torchvision
     test_list = [["test", None]]  # noqa: RUF012
     meta = datasets.CIFAR100.meta | {"md5": None}
 
 
 class GeneratedCIFAR100(CIFAR100):
-    """CIFAR-100 whose pickles hold noise."""
+    """CIFAR-100 whose pickles contain noise."""
 
     source = _Pickles
 
@@ -32,17 +32,17 @@ FLAGS = [
     *("--trainer.limit_val_batches", "1", "--trainer.accumulate_grad_batches", "1"),
     *("--data.batch_size", "4", "--trainer.precision", "32-true", "--trainer.devices", "1"),
 ]
-"""A small model, one epoch of two steps."""
+"""Options for a small model and one epoch of two steps."""
 
 
 def flags(data: str) -> list[str]:
-    """What makes a run on a generated data set short."""
-    own = ["--data", "smoke_data.GeneratedCIFAR100"] if data == "CIFAR100" else []
-    return own + FLAGS
+    """Return the options of a short run on a generated dataset."""
+    generated = ["--data", "smoke_data.GeneratedCIFAR100"] if data == "CIFAR100" else []
+    return generated + FLAGS
 
 
 def cifar100(root: Path) -> Path:
-    """The pickles of CIFAR-100 with 200 training and 100 test images."""
+    """Write the pickles of CIFAR-100 with 200 training and 100 test images."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def class_folders(root: Path, parts: tuple[str, str], classes: int, images: int)
     """Write two splits of class folders."""
     for part in parts:
         for number in range(classes):
-            _pictures(root / part / f"class{number:03d}", images)
+            _write_images(root / part / f"class{number:03d}", images)
     return root
 
 
@@ -80,7 +80,7 @@ def aircraft(root: Path) -> Path:
     """Write FGVC-Aircraft with images of three variants."""
     data = root / "fgvc-aircraft-2013b" / "data"
     variants = ["707-320", "A300B4", "Yak-42", *(f"Variant {n}" for n in range(4, 101))]
-    names = _pictures(data / "images", 36)
+    names = _write_images(data / "images", 36)
     (data / "variants.txt").write_text("\n".join(variants) + "\n")
     for part, chosen in (("trainval", names[:24]), ("test", names[24:])):
         lines = [f"{name} {variants[i % 3]}\n" for i, name in enumerate(chosen)]
@@ -93,9 +93,9 @@ def cub(root: Path) -> Path:
     folder = root / "CUB_200_2011"
     species = [f"{n:03d}.Bird_{n}" for n in range(1, 201)]
     files = [
-        f"{name}/{picture}.jpg"
+        f"{name}/{image}.jpg"
         for name in species[:3]
-        for picture in _pictures(folder / "images" / name, 8)
+        for image in _write_images(folder / "images" / name, 8)
     ]
     numbered = list(enumerate(files, start=1))
     lists = {
@@ -109,8 +109,8 @@ def cub(root: Path) -> Path:
     return root
 
 
-def _pictures(folder: Path, count: int) -> list[str]:
-    """JPEGs of noise; their names without the suffix."""
+def _write_images(folder: Path, count: int) -> list[str]:
+    """Write JPEGs of noise, and return their names without the suffix."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     names = [f"{index:07d}" for index in range(count)]

@@ -1,17 +1,16 @@
-"""Is our loader faster than timm's? Images/s of both with the ImageNet recipe, in one run.
+"""Is the data loader faster than timm's? Prints images/s of both with the ImageNet recipe.
 
-python benchmarks/loading.py [FOLDER] [--workers 0] [--rounds 7] [--cache]
+    python benchmarks/loader_speed.py [FOLDER] [--workers 0] [--batch 64] [--rounds 7] [--cache]
 
-FOLDER holds class folders of JPEGs; without one, 500 x 375 JPEGs are generated. Both decode,
-augment, collate and normalize the same files, in turn, on one torch thread. With 0 workers, images
-per second of CPU time are told, which other programs on the machine disturb little: this is the
-speed of one core. With workers it is wall-clock time. The first round of each is not counted;
-medians are. The last lines compare pixels: how far our crop is from timm's at the same place.
+FOLDER holds class folders of JPEGs. Without it, JPEGs of 500 x 375 pixels are generated. Both
+loaders decode, augment, collate, and normalize the same files, in turn, on one torch thread. With
+0 workers, images per second of CPU time are printed: the speed of one core, which other programs
+hardly disturb. With workers, wall-clock time is used. Values are medians (range); the first round
+is not counted. The last line compares the pixels of our crop and timm's at the same place.
 """
 
 import argparse
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from timing import Clocked, interleave, median_and_range, median_ratio
 from timm.data import auto_augment, create_dataset, create_loader
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
@@ -30,41 +30,44 @@ from smmix_pl.data.crop import RandomResizedCrop
 
 BATCH = 64
 RECIPE = TrainTransform()
+Epoch = Callable[[], Iterator[Any]]
+"""Returns an iterator over the batches of one epoch."""
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure both loaders and print their speeds."""
     options = parse()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or generate(Path(scratch))
         epochs = {
-            "timm": timm_epochs(folder, options.workers, device),
-            "ours": our_epochs(folder, options, device),
+            "timm": timm_epochs(folder, options.workers, device, options.batch),
+            "ours": our_epochs(folder, options.workers, device, options.batch, options.cache),
         }
-        speeds = interleave(epochs, options.rounds, cpu_time=options.workers == 0)
+        cpu_time = options.workers == 0
+        actions = {name: images_per_second(epoch, cpu_time) for name, epoch in epochs.items()}
+        speeds = interleave(actions, options.rounds)
         print(f"{folder}, {options.workers} workers, {device}, {options.rounds} rounds")
         for name, values in speeds.items():
-            low, middle, high = min(values), statistics.median(values), max(values)
-            print(f"{name}: {middle:6.1f} images/s (median; {low:.1f} to {high:.1f})")
-        ratios = [a / b for a, b in zip(speeds["ours"], speeds["timm"], strict=True)]
-        print(f"ours / timm: {statistics.median(ratios):.2f} (median of rounds)")
+            print(f"{name}: {median_and_range(values)} images/s")
+        print(f"ours / timm: {median_ratio(speeds['ours'], speeds['timm']):.2f}")
         compare_crops(sorted(folder.rglob("*.[jJ][pP]*")))
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cache", action="store_true", help="ours keeps decoded images in memory")
+    parser.add_argument("--cache", action="store_true", help="keep our decoded images in memory")
     return parser.parse_args()
 
 
 def generate(root: Path, images: int = 192) -> Path:
-    """JPEGs of 500 x 375 pixels with the spectrum of photographs, more or less: blurred noise."""
+    """Write JPEGs of 500 x 375 pixels of blurred noise, whose spectrum resembles photographs."""
     rng = np.random.default_rng(0)
     for index in range(images):
         pixels = np.zeros((375, 500, 3))
@@ -73,18 +76,18 @@ def generate(root: Path, images: int = 192) -> Path:
             layer = np.asarray(noise.filter(ImageFilter.GaussianBlur(blur)), dtype=float) - 128
             pixels += layer * blur / 2
         folder = root / f"class{index % 4}"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8))
         image.save(folder / f"{index}.jpg", quality=92)
     return root
 
 
-def timm_epochs(folder: Path, workers: int, device: torch.device) -> Callable[[], Iterator[Any]]:
-    """What goes through timm's loader in an epoch."""
+def timm_epochs(folder: Path, workers: int, device: torch.device, batch: int = BATCH) -> Epoch:
+    """Return the epochs of timm's loader."""
     loader = create_loader(
         create_dataset("", root=str(folder)),
         input_size=(3, 224, 224),
-        batch_size=BATCH,
+        batch_size=batch,
         is_training=True,
         auto_augment=RECIPE.auto_augment,
         interpolation=RECIPE.interpolation,
@@ -94,50 +97,42 @@ def timm_epochs(folder: Path, workers: int, device: torch.device) -> Callable[[]
     )
     for operation in loader.dataset.transform.transforms[2].ops:
         if operation.aug_fn is auto_augment.posterize:
-            operation.aug_fn = posterize  # timm's breaks down with Pillow 13
+            operation.aug_fn = posterize  # timm's fails with Pillow 13
     return lambda: iter(loader)
 
 
 def our_epochs(
-    folder: Path, options: argparse.Namespace, device: torch.device
-) -> Callable[[], Iterator[Any]]:
-    """What goes through our loader in an epoch."""
-    data = Folder(
-        train=".",
-        root=str(folder),
-        batch_size=BATCH,
-        num_workers=options.workers,
-        cache=options.cache,
-    )
+    folder: Path, workers: int, device: torch.device, batch: int = BATCH, cache: bool = False
+) -> Epoch:
+    """Return the epochs of our loader, including the transfer and normalization."""
+    data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, cache=cache)
     data.setup("train")
     loader = data.train_dataloader()
 
     def epoch() -> Iterator[Any]:
-        for batch in loader:
-            moved = [part.to(device, non_blocking=True) for part in batch]
+        for images, labels in loader:
+            moved = [part.to(device, non_blocking=True) for part in (images, labels)]
             yield data.on_after_batch_transfer(moved, 0)
 
     return epoch
 
 
-def interleave(
-    epochs: dict[str, Callable[[], Iterator[Any]]], rounds: int, cpu_time: bool
-) -> dict[str, list[float]]:
-    """Images per second of each, one epoch of each in turn."""
+def images_per_second(epoch: Epoch, cpu_time: bool) -> Clocked:
+    """Return an action that runs one epoch and measures images per second."""
     clock = time.process_time if cpu_time else time.perf_counter
-    speeds: dict[str, list[float]] = {name: [] for name in epochs}
-    for _ in range(rounds + 1):
-        for name, epoch in epochs.items():
-            since = clock()
-            images = sum(len(batch[0]) for batch in epoch())
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            speeds[name].append(images / (clock() - since))
-    return {name: values[1:] for name, values in speeds.items()}
+
+    def run() -> float:
+        start = clock()
+        images = sum(len(batch[0]) for batch in epoch())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return images / (clock() - start)
+
+    return run
 
 
 def compare_crops(files: list[Path]) -> None:
-    """Print the mean difference between our crop and timm's, at the same places."""
+    """Print the mean difference between our crop and timm's at the same places."""
     ours, theirs = RandomResizedCrop(224), RandomResizedCropAndInterpolation(224)
     differences = []
     for seed, file in enumerate(files[:32]):
@@ -147,7 +142,7 @@ def compare_crops(files: list[Path]) -> None:
             with Image.open(file) as image:
                 crops.append(np.asarray(crop(image.convert("RGB") if crop is theirs else image)))
         differences.append(np.abs(crops[0].astype(float) - crops[1]).mean())
-    print(f"crops differ by {np.mean(differences):.2f} of 255 on average")
+    print(f"mean absolute difference of crops: {np.mean(differences):.2f} of 255")
 
 
 if __name__ == "__main__":

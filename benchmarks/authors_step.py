@@ -1,9 +1,9 @@
-"""The authors' training step, from their repository, in a process of its own.
+"""The authors' training step, run from a clone of their repository in a process of its own.
 
-Their repository holds a timm of its own, so their step cannot share a process with ours. This file
-is both ends: `Reference` starts it as a program, which then takes one step for each line it reads
-and answers with the seconds. The step is their engine's: the motivating pass outside autocast, the
-training pass inside, ``loss.item()``. bf16 stands for their float16, without the loss scaler.
+Their repository contains a timm of its own, so their step cannot share a process with ours. This
+file is both ends. `Reference` starts it as a program, which takes one step for each line it reads
+and prints the duration. The step follows their engine: guide pass outside autocast, training pass
+inside, `loss.item()`. With fp16 it uses their loss scaler; bf16 does not need one.
 """
 
 import argparse
@@ -19,24 +19,28 @@ NAMES = {
     "deit_base_patch16_224": "vit_deit_base_patch16_224",
     **{name: name for name in ("pvt_tiny", "pvt_small", "pvt_medium", "pvt_large")},
 }
+"""Their names of the models that their code has, by our names."""
 BRANCHES = {
     "authors' Mixup": (0,),
-    "authors' SMMix, its branch": (1,),
-    "authors' SMMix, as trained": (1, 0),
+    "authors' SMMix branch": (1,),
+    "authors' SMMix as trained": (1, 0),
 }
+"""Values of `switch_prob` in successive steps."""
 
 
 class Reference:
-    """The authors' steps as actions to time; none without their repository or for other models.
+    """The authors' steps as actions to time. There are none for models that their code lacks.
 
     Args:
-        path: A clone of their repository, or None.
+        path: Clone of their repository. None means no actions.
         name: Our name of the model.
-        options: Device, batch and precision.
+        options: Parsed options with `device`, `precision`, and `batch`.
     """
 
     def __init__(self, path: Path | None, name: str, options: argparse.Namespace) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self.peak_bytes: dict[int, int] = {}
+        """Peak GPU memory of the latest step by branch: 1 for SMMix, 0 for Mixup."""
         if path is None or name not in NAMES:
             return
         words = [str(path), NAMES[name], options.device, options.precision, str(options.batch)]
@@ -55,12 +59,12 @@ class Reference:
             self.process.communicate()  # closes its input, which ends it
 
     def actions(self) -> dict[str, Callable[[], float]]:
-        """Seconds a step, by way of mixing."""
+        """Return actions that measure seconds per step, by name."""
         if self.process is None:
             return {}
         return {
-            way: lambda branches=branches: sum(map(self._step, branches)) / len(branches)
-            for way, branches in BRANCHES.items()
+            name: lambda branches=branches: sum(map(self._step, branches)) / len(branches)
+            for name, branches in BRANCHES.items()
         }
 
     def _step(self, switch_prob: int) -> float:
@@ -68,12 +72,22 @@ class Reference:
         print(switch_prob, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit("the authors' code has stopped; its error is above")
-        return float(answer)
+            raise SystemExit("error: the authors' code stopped. Its error is printed above.")
+        seconds, peak = answer.split()
+        self.peak_bytes[switch_prob] = int(peak)
+        return float(seconds)
 
 
 def serve(path: str, name: str, device: str, precision: str, batch: int) -> None:
-    """Answer each line of standard input, 1 for SMMix and 0 for Mixup, with seconds."""
+    """Take one step per line of standard input, and print its seconds and peak bytes.
+
+    Args:
+        path: Clone of the authors' repository.
+        name: Their name of the model.
+        device: Device to run on.
+        precision: `float32`, `bf16`, or `fp16`.
+        batch: Number of images.
+    """
     import time
 
     import torch
@@ -82,19 +96,23 @@ def serve(path: str, name: str, device: str, precision: str, batch: int) -> None
         torch.Tensor.cuda = lambda tensor: tensor
     sys.path[0] = path
     step = authors_step(name, device, precision, batch)
-    synchronise = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    on_gpu = device.startswith("cuda")
+    synchronize = torch.cuda.synchronize if on_gpu else lambda: None
     for line in sys.stdin:
         images = torch.randn(batch, 3, 224, 224, device=device)  # their Mixup writes into them
         classes = torch.randint(1000, (batch,), device=device)
-        synchronise()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        synchronize()
         start = time.perf_counter()
         step(images, classes, int(line))
-        synchronise()
-        print(time.perf_counter() - start, flush=True)
+        synchronize()
+        seconds = time.perf_counter() - start
+        print(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0, flush=True)
 
 
 def authors_step(name: str, device: str, precision: str, batch: int) -> Callable[..., None]:
-    """A training step as in their engine.py, with the settings of their script."""
+    """Return a training step as in their engine.py, with the settings of their script."""
     import torch
     import torch.nn.functional as F
 
@@ -110,14 +128,16 @@ def authors_step(name: str, device: str, precision: str, batch: int) -> Callable
     mix = SMMix(mixup_alpha=0.8, num_classes=1000, side=7 if name.startswith("pvt") else 14)
     criterion = SoftTargetCrossEntropy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)
-    amp = {"device_type": torch.device(device).type, "dtype": torch.bfloat16}
-    enabled = precision == "bf16"
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    amp = {"device_type": torch.device(device).type, "dtype": dtype}
+    scaler = torch.amp.GradScaler(amp["device_type"], enabled=precision == "fp16")
+    torch.backends.cudnn.benchmark = True  # as in their main.py
     model.train()
 
     def step(images: Any, classes: Any, switch_prob: int) -> None:
         mix.switch_prob = switch_prob
         mixed, labels, extra = mix(images, classes, model)
-        with torch.autocast(enabled=enabled, **amp):
+        with torch.autocast(enabled=precision != "float32", **amp):
             if extra is None:
                 outputs, _ = model(mixed)
                 loss = criterion(outputs, labels)
@@ -133,8 +153,9 @@ def authors_step(name: str, device: str, precision: str, batch: int) -> Callable
                 )
         loss.item()
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
 

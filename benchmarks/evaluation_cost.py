@@ -1,21 +1,20 @@
-"""What does the evaluation cost? Prints two Markdown tables.
+"""What do occlusion and calibration cost at evaluation? Prints two Markdown tables.
 
-python benchmarks/evaluation.py [--model deit_tiny_patch16_224] [--images 64] [--batch 16]
-    [--rounds 5] [--resolution 224] [--predictions 50000 1000000] [--classes 1000]
+    python benchmarks/evaluation_cost.py [--model deit_tiny_patch16_224] [--images 64] [--batch 16]
+        [--rounds 5] [--resolution 224] [--predictions 50000 1000000] [--classes 1000]
 
-Occlusion: wall time of 11 ratios in one pass, as the callback does it, over that of 11 passes with
-one ratio each, over JPEGs that are read and decoded anew in every pass; taken in turn, the median
-of the rounds, the first one uncounted. Decoding and the plain forward pass are what is saved.
-Calibration: time and memory of each metric on a stream of random predictions, at each of the
-numbers of predictions; every metric in a process of its own. What grew is the process's highest
-memory over that before the first batch: buffers of one batch and the state. Kept logits is what
-keeping them all would take instead.
+Occlusion: wall time of 11 ratios in one pass, as the callback runs them, and of 11 passes with one
+ratio each, over JPEGs that every pass reads and decodes. Rounds alternate, and the first one is not
+counted. One pass saves the decoding and the plain forward pass.
+
+Calibration: time and memory of each metric on a stream of random predictions, each metric in a
+process of its own. "Growth" is the peak memory of the process minus that before the first batch:
+buffers of one batch, and the state. "Kept logits" is the memory needed to store all of them.
 """
 
 import argparse
 import multiprocessing
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
+from timing import add_options, clocked, interleave, median_and_range, median_ratio, table
 from torchmetrics import Metric
 
 from smmix_pl import NoMix, SMMixModule
@@ -39,8 +39,8 @@ from smmix_pl.metrics import (
 )
 
 RATIOS = [round(0.05 + 0.09 * step, 2) for step in range(11)]
-STREAM = 1000
-"""Predictions in a batch of the stream."""
+STREAM_BATCH = 1000
+"""Predictions per batch of the stream."""
 
 METRICS: dict[str, Callable[[int], Metric]] = {
     "ECE, MCE (ReliabilityBins)": lambda classes: ReliabilityBins(),
@@ -61,21 +61,19 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="deit_tiny_patch16_224")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--resolution", type=int, default=224)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--images", type=int, default=64, help="number of test images")
+    parser.add_argument("--resolution", type=int, default=224, help="image side in pixels")
     parser.add_argument("--predictions", type=int, nargs="*", default=[50_000, 1_000_000])
     parser.add_argument("--classes", type=int, default=1000)
+    add_options(parser, batch=16, rounds=5, precision=False)
     return parser.parse_args()
 
 
 def occlusion_table(scratch: Path, options: argparse.Namespace) -> None:
-    """One pass at all ratios against a pass for each."""
+    """Time one pass with all ratios and one pass per ratio."""
     generate(scratch, options.images)
     data = Folder(
         root=str(scratch),
@@ -85,31 +83,29 @@ def occlusion_table(scratch: Path, options: argparse.Namespace) -> None:
     )
     size = (options.resolution, options.resolution)
     module = SMMixModule(data.num_classes, size, options.batch, NoMix(), backbone=options.model)
-    ways: dict[str, list[list[float]]] = {
-        "one pass": [RATIOS],
-        "a pass for each ratio": [[ratio] for ratio in RATIOS],
+
+    def run_tests(passes: list[list[float]]) -> None:
+        for ratios in passes:
+            run_test(module, data, Occlusion(ratios), options.device)
+
+    variants = {"one pass": [RATIOS], "one pass per ratio": [[ratio] for ratio in RATIOS]}
+    actions = {
+        name: clocked(lambda passes=passes: run_tests(passes), options.device)
+        for name, passes in variants.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.rounds + 1):
-        for name, sweeps in ways.items():
-            start = time.perf_counter()
-            for ratios in sweeps:
-                run_test(module, data, Occlusion(ratios), options.device)
-            times[name].append(time.perf_counter() - start)
-    print(f"Occlusion at {len(RATIOS)} ratios: {options.model}, {options.images} images")
-    print("\n| | seconds (median; lowest to highest) |\n|---|---|")
-    for name, (_, *counted) in times.items():
-        print(f"| {name} | {statistics.median(counted):.2f}; {min(counted):.2f} to ", end="")
-        print(f"{max(counted):.2f} |")
-    ratios = [a / b for a, b in zip(*(values[1:] for values in times.values()), strict=True)]
-    print(f"\none pass / a pass for each ratio: {statistics.median(ratios):.2f} (median of rounds)")
+    times = interleave(actions, options.rounds)
+    print(f"Occlusion at {len(RATIOS)} ratios: {options.model}, {options.images} images\n")
+    print(*table("", "seconds"), sep="\n")
+    for name, seconds in times.items():
+        print(f"| {name} | {median_and_range(seconds, digits=2)} |")
+    print(f"\none pass / one pass per ratio: {median_ratio(*times.values()):.2f}")
 
 
 def generate(root: Path, images: int) -> None:
-    """JPEGs of 500 x 375 pixels in two class folders of a test part."""
+    """Write JPEGs of 500 x 375 pixels in two class folders, and two of them as training images."""
     rng = np.random.default_rng(0)
     for index in range(images):
-        small = rng.integers(0, 256, (47, 63, 3), dtype=np.uint8)  # smooth, as photographs are
+        small = rng.integers(0, 256, (47, 63, 3), dtype=np.uint8)  # smooth, like photographs
         for split in ("train", "val") if index < 2 else ("val",):
             folder = root / split / "ab"[index % 2]
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +113,7 @@ def generate(root: Path, images: int) -> None:
 
 
 def run_test(module: SMMixModule, data: Folder, occlusion: Occlusion, device: str) -> None:
-    """One test, quietly."""
+    """Run one test without output."""
     trainer = Trainer(
         accelerator=device,
         devices=1,
@@ -131,31 +127,31 @@ def run_test(module: SMMixModule, data: Folder, occlusion: Occlusion, device: st
 
 
 def calibration_table(options: argparse.Namespace) -> None:
-    """Time and memory of each metric on streams of growing length."""
-    print(f"\nCalibration metrics, {options.classes} classes, batches of {STREAM}")
-    print("\n| metric | predictions | state (MB) | grew by (MB) | kept logits (MB) | seconds |")
-    print("|---|---|---|---|---|---|")
+    """Measure time and memory of each metric on streams of several lengths."""
+    print(f"\nCalibration metrics, {options.classes} classes, batches of {STREAM_BATCH}\n")
+    header = "metric", "predictions", "state (MB)", "growth (MB)", "kept logits (MB)", "seconds"
+    print(*table(*header), sep="\n")
     processes = multiprocessing.get_context("spawn")
     for name in METRICS:
         for count in options.predictions:
-            with processes.Pool(1) as pool:  # so that memory counts from the same start
-                state, grew, seconds = pool.apply(measure, (name, count, options.classes))
+            with processes.Pool(1) as pool:  # memory is counted in a new process
+                state, growth, seconds = pool.apply(measure, (name, count, options.classes))
             kept = 4 * count * options.classes / 1e6
-            cells = f"{name} | {count} | {state:.2f} | {grew:.1f} | {kept:.0f} | {seconds:.1f}"
+            cells = f"{name} | {count} | {state:.2f} | {growth:.1f} | {kept:.0f} | {seconds:.1f}"
             print(f"| {cells} |", flush=True)
 
 
 def measure(name: str, count: int, classes: int) -> tuple[float, float, float]:
-    """MB of a metric's state, MB by which the process grew, and seconds in the metric."""
+    """Return MB of the metric's state, MB of memory growth, and seconds spent in the metric."""
     torch.set_num_threads(1)
     metric = METRICS[name](classes)
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(STREAM, classes, generator=generator)
-    labels = torch.randint(classes, (STREAM,), generator=generator)
-    half = (torch.arange(STREAM) % 2,) if isinstance(metric, TemperatureScan) else ()
-    forget_peak()
-    before, seconds = peak(), 0.0
-    for _ in range(count // STREAM):
+    logits = 3 * torch.randn(STREAM_BATCH, classes, generator=generator)
+    labels = torch.randint(classes, (STREAM_BATCH,), generator=generator)
+    half = (torch.arange(STREAM_BATCH) % 2,) if isinstance(metric, TemperatureScan) else ()
+    reset_peak_memory()
+    before, seconds = peak_memory(), 0.0
+    for _ in range(count // STREAM_BATCH):
         shift = torch.randint(classes, (), generator=generator)
         batch = logits.roll(int(shift), dims=1)  # other predictions in every batch
         start = time.perf_counter()
@@ -163,18 +159,18 @@ def measure(name: str, count: int, classes: int) -> tuple[float, float, float]:
         seconds += time.perf_counter() - start
     metric.compute()
     state = sum(value.numel() * value.element_size() for value in metric.metric_state.values())
-    return state / 1e6, peak() - before, seconds
+    return state / 1e6, peak_memory() - before, seconds
 
 
-def forget_peak() -> None:
-    """Let the highest memory be what is used now, as a child inherits its parent's; Linux only."""
+def reset_peak_memory() -> None:
+    """Reset the peak to the current memory, because a child inherits its parent's. Linux only."""
     file = Path("/proc/self/clear_refs")
     if file.exists():
         file.write_text("5")
 
 
-def peak() -> float:
-    """The highest memory of this process so far, in MB."""
+def peak_memory() -> float:
+    """Return the peak memory of this process in MB."""
     status = Path("/proc/self/status")
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]

@@ -1,15 +1,16 @@
-"""What does each mixer cost beside CutMix, and what does it ask of the model? A Markdown table.
+"""What does each mixer cost relative to CutMix, and what does it need? Prints a Markdown table.
 
-python benchmarks/mixers.py [MIXER ...] [--backbone deit_small_patch16_224] [--size 224]
-    [--batch 8] [--rounds 10] [--device auto]
+    python benchmarks/mixer_cost.py [MIXER ...] [--backbone deit_small_patch16_224] [--size 224]
+        [--batch 8] [--rounds 10]
 
-Every mixer is taken in its own branch, and MixupCutMix, DeiT's recipe, in both; the recipes of
-SMMix, TransMix, TokenMix and MixPro take it on half of the batches. Forward passes: without
-gradient, before mixing. Parameters: the token head, where the batch has regions for it.
-Attention: of unmixed images (before mixing), of the mixed ones (in their training pass) or none.
-Teacher: the model itself, or a trained one by option. Step: time of a whole training step (mixing,
-forward, backward, AdamW) over that of a CutMix step: taken in turn in one process, the median of
-each, the first round uncounted.
+Every mixer runs in its own branch; MixupCutMix, DeiT's recipe, in both. The recipes of SMMix,
+TransMix, TokenMix, and MixPro use their branch for half of the batches.
+
+Forward passes: without gradient, before mixing. Parameters: those of the token head if the batch
+carries regions for it. Attention: of the unmixed images (before mixing), of the mixed images (in
+their training pass), or none. Teacher: the model itself, or a trained one by option. Step: time of
+a complete training step (mixing, forward, backward, AdamW) divided by that of a CutMix step,
+medians of alternating rounds.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import statistics
 
 import numpy as np
 import torch
-from timing import CLASSES, Steps, interleave
+from timing import CLASSES, SMOOTHING, Steps, add_options, interleave, table
 
 from smmix_pl import (
     AttentiveCutMix,
@@ -35,8 +36,9 @@ from smmix_pl import (
     SMMixModule,
     TokenMix,
     TransMix,
+    soft_labels,
 )
-from smmix_pl.mixing import Guide, soft_labels
+from smmix_pl.mixing import Guide
 
 MIXERS: dict[str, Mixer] = {
     type(mixer).__name__: mixer
@@ -64,21 +66,18 @@ def main() -> None:
     mixers = {name: MIXERS[name] for name in dict.fromkeys(("CutMix", *options.mixers))}
     torch.manual_seed(0)
     modules = {
-        attention: SMMixModule(
-            CLASSES,
-            (options.size, options.size),
-            options.batch,
-            mixer,
-            backbone=options.backbone,
+        readout: SMMixModule(
+            CLASSES, (options.size, options.size), options.batch, mixer, backbone=options.backbone
         ).to(options.device)
-        for attention, mixer in {mixer.readout: mixer for mixer in mixers.values()}.items()
+        for readout, mixer in {mixer.readout: mixer for mixer in mixers.values()}.items()
     }
     images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
-    labels = soft_labels(torch.arange(options.batch, device=options.device), CLASSES, 0.1)
+    classes = torch.arange(options.batch, device=options.device)
+    labels = soft_labels(classes, CLASSES, SMOOTHING)
     steps = median_steps(mixers, modules, options)
-    print(f"{options.backbone}, {options.size} x {options.size}, batches of {options.batch}:\n")
-    print("| mixer | forward passes | parameters (k) | attention | teacher | step / CutMix step |")
-    print("|---|---|---|---|---|---|")
+    print(f"{options.backbone}, {options.size} x {options.size}, batch {options.batch}\n")
+    header = "mixer", "forward passes", "parameters (k)", "attention", "teacher"
+    print(*table(*header, "step / CutMix step"), sep="\n")
     for name, mixer in mixers.items():
         cells = describe(mixer, modules[mixer.readout], images, labels)
         cells.append(f"{steps[name] / steps['CutMix']:.2f} ({steps[name]:.3f} s)")
@@ -86,26 +85,24 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mixers", nargs="*", default=list(MIXERS), metavar="MIXER")
     parser.add_argument("--backbone", default="deit_small_patch16_224")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    add_options(parser, batch=8, rounds=10, precision=False)
     options = parser.parse_args()
     for name in options.mixers:
         if name not in MIXERS:
-            parser.error(f"{name} is none of {', '.join(MIXERS)}")
+            parser.error(f"MIXER={name}: unknown value. Use one of {', '.join(MIXERS)}.")
     return options
 
 
 def describe(
     mixer: Mixer, module: SMMixModule, images: torch.Tensor, labels: torch.Tensor
 ) -> list[str]:
-    """Forward passes, parameters, attention and teacher, as one batch shows them."""
-    model = Counted(module)
+    """Mix one batch and return forward passes, parameters, attention, and teacher."""
+    model = CountingGuide(module)
     mixed = mixer(images, labels, model, np.random.default_rng(0))
     token_head = module.backbone.token_head
     head = 0 if token_head is None else sum(p.numel() for p in token_head.parameters())
@@ -119,8 +116,12 @@ def describe(
     ]
 
 
-class Counted:
-    """A module's backbone that counts its motivating passes."""
+class CountingGuide:
+    """Guide model that counts its guide passes.
+
+    Args:
+        module: Module whose backbone runs them.
+    """
 
     def __init__(self, module: SMMixModule) -> None:
         self.backbone = module.backbone
@@ -128,7 +129,7 @@ class Counted:
         self.passes = 0
 
     def guide(self, images: torch.Tensor) -> Guide:
-        """The motivating pass."""
+        """Run and count a guide pass."""
         self.passes += 1
         return self.backbone.guide(images)
 
@@ -136,14 +137,14 @@ class Counted:
 def median_steps(
     mixers: dict[str, Mixer], modules: dict[str, SMMixModule], options: argparse.Namespace
 ) -> dict[str, float]:
-    """Seconds of one training step of each mixer."""
+    """Return the median seconds per training step of each mixer."""
     steps = {
-        attention: Steps(module.train(), options.batch, options.device, "float32")
-        for attention, module in modules.items()
+        readout: Steps(module.train(), options.batch, options.device, "float32")
+        for readout, module in modules.items()
     }
     actions = {name: steps[mixer.readout].clocked(mixer) for name, mixer in mixers.items()}
     times = interleave(actions, options.rounds)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The methods that benchmarks/evidence.py compares, as options of the real command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from smmix_pl.cli.config_paths import configs_folder
+from smmix_pl.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+CONTENT = yaml.safe_load((configs_folder() / "evidence/methods.yaml").read_text())
+METHODS = CONTENT["methods"] | CONTENT["experiments"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_of_a_method_are_valid(method, capsys):
+    words = [f"--{option}={value}" for option, value in METHODS[method].items()]
+    with pytest.raises(SystemExit) as status:
+        main(["fit", "--config", "digits.yaml", *words, "--print_config"])
+    assert status.value.code in (0, None)
+    assert "class_path: smmix_pl." in capsys.readouterr().out
+
+
+def test_evidence_trains_and_tabulates(tmp_path):
+    """One epoch of two steps, with one seed, and a second call that only reads the results."""
+    flags = (
+        "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --trainer.log_every_n_steps=1 "
+        "--trainer.check_val_every_n_epoch=1"
+    )
+    command = [
+        *(sys.executable, str(ROOT / "benchmarks/evidence.py"), "digits", "--seeds", "0"),
+        *("--methods", "none", "--flags", flags),
+    ]
+    for _ in range(2):
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+    cells = [cell.strip() for cell in result.stdout.splitlines()[-1].strip("|").split("|")]
+    assert cells[0] == "none"
+    assert 0 <= float(cells[1]) <= 100
+    assert "done" not in result.stderr  # nothing was trained
+    assert (tmp_path / "runs/evidence/evidence_digits.png").is_file()
