@@ -13,7 +13,7 @@ SPEEDS := $(addprefix bench-,step mixing mixers backbones loading evaluation)
 .DEFAULT_GOAL := help
 .PHONY: help install fit eval compare report demo-mixing dashboard test lint typecheck pytest test-slow
 .PHONY: test-reliability clean
-.PHONY: bench-motivation bench-table evidence $(BENCHES) $(SPEEDS)
+.PHONY: bench-motivation bench-gpu bench-table evidence $(BENCHES) $(SPEEDS)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-26s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ bench-loading: ## The loader beside timm's   (ARGS=FOLDER)
 bench-evaluation: ## One pass of occlusion beside eleven; time and memory of calibration
 $(SPEEDS): bench-%: install
 	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+bench-gpu: install ## Everything that only a GPU can tell, in nine minutes   (OUT=DIR; ARGS=--smoke for the CPU)
+	PYTHON=$(BIN)/python benchmarks/gpu.sh $(ARGS) $(or $(OUT),runs/gpu)
 
 bench-motivation: install ## Cheaper motivations: step time, and the regions they choose   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
 	@test -n "$(IMAGES)" || { echo "name a folder of photographs: make bench-motivation IMAGES=DIR" >&2; exit 1; }
