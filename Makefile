@@ -16,7 +16,7 @@ COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backb
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-test fit eval compare report demo-mixing dashboard test lint typecheck
-.PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-table evidence $(BENCHES)
+.PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-table evidence $(BENCHES)
 .PHONY: $(COSTS)
 
 help: ## List the targets
@@ -108,6 +108,9 @@ bench-backbone-cost: ## Every backbone: parameters, GMACs, tokens, step
 bench-evaluation-cost: ## One pass of occlusion compared with eleven; time and memory of calibration
 $(COSTS): bench-%: install
 	$(BIN)/python benchmarks/$(subst -,_,$*).py $(ARGS)
+
+bench-gpu: install-test ## Everything that only a GPU can measure, in nine minutes   (OUT=DIR; ARGS=--smoke for the CPU)
+	PYTHON=$(BIN)/python benchmarks/gpu.sh $(ARGS) $(or $(OUT),runs/gpu)
 
 bench-guide-cost: install ## Cheaper guide passes: step time, and the regions they choose   (IMAGES=DIR; MODELS=deit_t CKPT=FILE)
 	@test -n "$(IMAGES)" || { echo "IMAGES: missing. Name a folder of photographs: make bench-guide-cost IMAGES=DIR" >&2; exit 1; }

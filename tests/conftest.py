@@ -17,6 +17,28 @@ settings.register_profile("quick", deadline=None, max_examples=30)
 settings.load_profile("quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that checks GPU tests on a CPU."""
+    parser.addoption(
+        "--gpu-tests-on-cpu",
+        action="store_true",
+        help="run tests marked gpu that use the device fixture on the CPU",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked gpu on machines without an NVIDIA GPU."""
+    runs_on_cpu = item.config.getoption("--gpu-tests-on-cpu") and "device" in item.fixturenames
+    if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or runs_on_cpu):
+        pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of a test marked gpu."""
+    return torch.device("cpu" if request.config.getoption("--gpu-tests-on-cpu") else "cuda")
+
+
 @pytest.fixture(autouse=True)
 def heard_loggers() -> Iterator[None]:
     """A program that a test runs in this process may silence Lightning: for that test alone."""

@@ -91,7 +91,7 @@ def test_the_watch_sees_what_it_should():
             wait(torch.ones(2))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
 def test_training_step_does_not_wait_for_a_gpu(mixer, tmp_path):
     class Watched(SMMixModule):
