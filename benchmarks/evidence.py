@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from smmix_pl.plots.style import look, tidy
+from smmix_pl.plots.style import line_style, style_axes
 
 SMMIX = ["--model.mixer", "SMMix"]
 EMA = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay", "0.99"]
@@ -218,10 +218,10 @@ def figure(found: Found, name: str) -> Figure:
     panels = drawn.subplots(1, 2, sharey=True)
     labels = {"top1": "top-1 (%)", "occlusion_50": "top-1 (%) at 50% occlusion"}
     for axes, (measure, label) in zip(panels, labels.items(), strict=True):
-        tidy(axes)
+        style_axes(axes)
         for row, seeds in enumerate(found.values()):
             values = [seed[measure] for seed in seeds]
-            style = look(row)
+            style = line_style(row)
             axes.plot(values, [row] * len(values), "o", color=style["color"], alpha=0.5)
             axes.plot(statistics.mean(values), row, "|", color=style["color"], ms=22, mew=2.5)
         axes.set_yticks(range(len(found)), list(found))
