@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from smmix_pl import Digits, InputError
 from smmix_pl.callbacks import Occlusion
+from smmix_pl.callbacks.evaluation.occlusion import default_patch_size
 from smmix_pl.robustness.patches import (
     attention_order,
     filling,
@@ -136,9 +137,15 @@ def recorded_holes(module, occlusion, **arguments):
     return occluded
 
 
-def test_two_models_see_the_same_holes_at_any_batch_size(tiny_module):
-    torch.manual_seed(1)
-    other = type(tiny_module)(**(dict(tiny_module.hparams) | {"mixer": tiny_module.mixer}))
+def with_patch_size(module, patch_size):
+    """Return a new module that differs in the patch size of its backbone."""
+    backbone_args = module.hparams["backbone_args"] | {"patch_size": patch_size}
+    changed = {"mixer": module.mixer, "backbone_args": backbone_args}
+    return type(module)(**(dict(module.hparams) | changed))
+
+
+def test_two_models_see_the_same_holes_whatever_their_patch_and_batch_size(tiny_module):
+    other = with_patch_size(tiny_module, 8)
     first, second = (
         recorded_holes(module, Occlusion([0.3, 0.6], drops=["random", "shifted"]), batch_size=size)
         for module, size in ((tiny_module, 100), (other, 77))
@@ -148,6 +155,48 @@ def test_two_models_see_the_same_holes_at_any_batch_size(tiny_module):
         assert torch.equal(one, another)
         expected = holes(order, (0.3, 0.6)[index % 2], (32, 32), shift=index >= 2)
         assert torch.equal(one, expected)
+
+
+def test_dropped_patches_can_be_those_of_the_model(tiny_module):
+    callback = Occlusion([0.5], patch_size="model")
+    [occluded] = recorded_holes(with_patch_size(tiny_module, 8), callback)
+    expected = holes(random_order((4, 4), 0, range(359)), 0.5, (32, 32))
+    assert torch.equal(occluded, expected)
+    assert set(callback.result.metrics) == {
+        "occlusion_model_patch_50",
+        "occlusion_model_patch_auc_50",
+    }
+
+
+def test_the_protocol_states_the_dropped_patches(tiny_module):
+    callback = Occlusion([0.25])
+    metrics_on_digits(with_patch_size(tiny_module, 8), callback)
+    assert callback.result.protocol["patch_size"] == 4
+    assert callback.result.protocol["grid"] == [8, 8]
+    assert "occlusion_25" in callback.result.metrics
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch_size"),
+    [
+        ((224, 224), 16),  # as published
+        ((448, 448), 32),
+        ((384, 384), 24),
+        ((224, 192), 16),
+        ((64, 64), 4),
+        ((32, 32), 4),
+        ((28, 28), 4),
+        ((24, 24), 4),
+        ((2, 2), 2),
+    ],
+)
+def test_the_default_patch_follows_from_the_image_size(image_size, patch_size):
+    assert default_patch_size(image_size) == patch_size
+
+
+@given(st.integers(1, 600), st.integers(1, 600))
+def test_the_default_patch_divides_every_image(height, width):
+    assert patch_grid((height, width), default_patch_size((height, width)))
 
 
 def test_pattern_batch_drops_the_same_patches_in_all_images_of_a_batch(tiny_module):
@@ -228,6 +277,7 @@ def test_accuracies_are_those_of_the_occluded_images(tiny_module, fill):
         ({"ratios": []}, r"Occlusion\.ratios=\[\]"),
         ({"drops": []}, r"Occlusion\.drops=\[\]"),
         ({"drops": ["salty"]}, r"Occlusion\.drops=salty:.*salient"),
+        ({"patch_size": "token"}, r"Occlusion\.patch_size=token:.*model"),
         ({"fill": "black"}, r"Occlusion\.fill=black:"),
         ({"pattern": "epoch"}, r"Occlusion\.pattern=epoch:"),
     ],
@@ -237,9 +287,10 @@ def test_invalid_arguments_are_rejected(arguments, message):
         Occlusion(**arguments)
 
 
-def test_a_patch_that_does_not_divide_is_rejected_before_the_first_batch(tiny_module):
-    with pytest.raises(InputError, match=r"\b5\b.*32 x 32"):
-        metrics_on_digits(tiny_module, Occlusion(patch_size=5))
+@pytest.mark.parametrize("patch_size", [0, 5])
+def test_a_patch_that_does_not_divide_is_rejected_before_the_first_batch(tiny_module, patch_size):
+    with pytest.raises(InputError, match=rf"patch_size={patch_size}\b.*32 x 32"):
+        metrics_on_digits(tiny_module, Occlusion(patch_size=patch_size))
 
 
 def test_validation_does_not_evaluate_occlusion(tiny_module):

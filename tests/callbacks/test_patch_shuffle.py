@@ -39,9 +39,8 @@ def test_shuffling_equals_the_loop_and_can_be_inverted(rows, columns, h, w, seed
 def test_accuracy_is_that_of_the_shuffled_images_for_every_grid_that_divides(tiny_module):
     callback = PatchShuffle(seed=3)
     metrics = metrics_on_digits(tiny_module, callback)
-    assert {name for name in metrics if "shuffle" in name} == {
-        f"test/shuffle_{n}" for n in (2, 4, 8)
-    }
+    logged = {name for name in metrics if "shuffle" in name}
+    assert logged == {"test/shuffle_2", "test/shuffle_4", "test/shuffle_8"}
     images, classes = complete_test_set()
     for side in (2, 4, 8):  # 14 does not divide 32
         moved = shuffle_patches(images, random_order((side, side), 3, range(359)))

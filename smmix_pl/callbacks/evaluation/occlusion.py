@@ -1,5 +1,6 @@
 """Robustness to occlusion: accuracy with patches of the image dropped."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -27,6 +28,11 @@ from smmix_pl.runs.results import Curve, EvalResult
 Drop = Literal["random", "salient", "non-salient", "shifted"]
 Pattern = Literal["image", "batch"]
 
+PUBLISHED_GRID = 14
+"""Patches per side in the published protocol: 16 pixels each at an image size of 224."""
+MIN_PATCH = 4
+"""Smallest default patch in pixels."""
+
 
 class Occlusion(Evaluation):
     """Test accuracy under PatchDrop (Naseer et al., 2021): the curve, and the area under it.
@@ -34,6 +40,10 @@ class Occlusion(Evaluation):
     A fraction of the patches of each image is set to 0 after normalization. All ratios are
     evaluated on each batch as it passes, so images are read once. Random patches depend only on the
     seed and the place of the image in the test set.
+
+    By default, the patch size follows from the image size alone, so that all models are evaluated
+    with the same holes: 16 pixels at 224, as published, and 4 pixels at 32 and 24. See
+    `default_patch_size`.
 
     Logged keys:
         `test/occlusion_25`: Accuracy with 25% of the patches dropped at random.
@@ -44,7 +54,9 @@ class Occlusion(Evaluation):
 
     Args:
         ratios: Fractions of patches to drop, in [0.001, 1].
-        patch_size: Side of a dropped patch in pixels; `null` uses the patch of the model.
+        patch_size: Side of a dropped patch in pixels. `null` uses `default_patch_size`. `model`
+            uses the patch or last-stage token of the model (`test/occlusion_model_patch_25`); such
+            values are comparable only between models with the same one.
         drops: Choice of patches: `random`; `salient`, most attended by the model first;
             `non-salient`, least attended first; `shifted`, random with the grid shifted by half a
             patch.
@@ -57,7 +69,7 @@ class Occlusion(Evaluation):
     def __init__(
         self,
         ratios: Sequence[float] = (0.25, 0.5, 0.75),
-        patch_size: int | None = None,
+        patch_size: int | Literal["model"] | None = None,
         drops: Sequence[Drop] = ("random",),
         fill: Fill = "zero",
         pattern: Pattern = "image",
@@ -67,6 +79,8 @@ class Occlusion(Evaluation):
             in_range("Occlusion.ratios", ratio, 0.001, 1, "0.5 drops half of the patches")
         for drop in drops:
             one_of("Occlusion.drops", drop, get_args(Drop))
+        if isinstance(patch_size, str):
+            one_of("Occlusion.patch_size", patch_size, ("model",))
         one_of("Occlusion.fill", fill, get_args(Fill))
         one_of("Occlusion.pattern", pattern, get_args(Pattern))
         for name, values in (("ratios", ratios), ("drops", drops)):
@@ -82,9 +96,12 @@ class Occlusion(Evaluation):
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
         """Reset the accuracies: one for the complete image, and one for each drop and ratio."""
         data = image_data(trainer)
-        self.grid = model.backbone.grid
-        if self.patch_size is not None:
-            self.grid = patch_grid(data.image_size, self.patch_size)
+        if self.patch_size == "model":
+            self.grid = model.backbone.grid
+        else:
+            default = default_patch_size(data.image_size)
+            side = default if self.patch_size is None else self.patch_size
+            self.grid = patch_grid(data.image_size, side)
         self.patch = data.image_size[0] // self.grid[0]
         self.batch_size = data.batch_size
         conditions = 1 + len(self.drops) * len(self.ratios)
@@ -116,6 +133,7 @@ class Occlusion(Evaluation):
         areas = {f"{name}_auc_{x[-1]:g}": curve.area for name, curve in curves.items()}
         protocol = {
             "patch_size": self.patch,
+            "grid": list(self.grid),
             "fill": self.fill,
             "pattern": self.pattern,
             "seed": self.seed,
@@ -156,6 +174,21 @@ class Occlusion(Evaluation):
             *([] if drop == "random" else [drop.replace("-", "_")]),
             *([] if self.fill == "zero" else [self.fill]),
             *([] if self.pattern == "image" else [self.pattern]),
-            *([] if self.patch_size is None else [f"patch{self.patch_size}"]),
+            *(["model_patch"] if self.patch_size == "model" else []),
+            *([f"patch{self.patch_size}"] if isinstance(self.patch_size, int) else []),
         ]
         return "_".join(["occlusion", *settings])
+
+
+def default_patch_size(image_size: tuple[int, int]) -> int:
+    """Return the side of the dropped patches in pixels for an image size (H, W).
+
+    Of all sides that divide the image, this is the one whose grid is closest to the published
+    14 x 14: 16 pixels at 224, 24 at 384, 32 at 448. It is at least 4 pixels, the patch of models
+    for small images (4 pixels at 24, 28, 32 and 64). Smaller holes would cover parts of tokens and
+    act like pixel noise.
+    """
+    common = math.gcd(*image_size)
+    sides = [side for side in range(MIN_PATCH, common + 1) if common % side == 0]
+    published = math.sqrt(math.prod(image_size)) / PUBLISHED_GRID
+    return min(sides or [common], key=lambda side: abs(math.log(side / published)))
