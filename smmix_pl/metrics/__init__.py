@@ -1,8 +1,13 @@
-"""Metrics as sums of fixed size: right on many ranks, and of bounded memory at a million images."""
+"""Torchmetrics with states of fixed size, summed over ranks.
+
+Memory does not grow with the number of images, and one reduction per metric is exact under DDP.
+
+Shapes: B batch, K classes.
+"""
 
 from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, true_classes
 from smmix_pl.metrics.class_counts import ClassCounts
-from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, coarse
+from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, merge_bins
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
 from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
 from smmix_pl.metrics.temperature import TemperatureScan
@@ -18,6 +23,6 @@ __all__ = [
     "ReliabilityBins",
     "SweepAccuracy",
     "TemperatureScan",
-    "coarse",
+    "merge_bins",
     "true_classes",
 ]

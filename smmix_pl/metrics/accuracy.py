@@ -1,21 +1,25 @@
-"""Which class counts as an image's own, and top-1 accuracy under many conditions at once."""
+"""The true class of an image, and top-1 accuracy under several conditions."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 OUTLIER = -1
-"""Stands for the class of an image that is of none."""
+"""Label of an image that belongs to none of the classes."""
 
 
 def true_classes(labels: Tensor, logits: Tensor) -> Tensor:
-    """The class of each image, ``(B,)``; where several are right, the likeliest of them.
+    """Return the true class of each image; of several correct ones, the one with the highest logit.
 
-    So top-k is right where any of them is among the first k (ReaL, Beyer et al., 2020).
+    With that choice, a top-k prediction is correct if it contains any of the correct classes (ReaL
+    labels; Beyer et al., 2020).
 
     Args:
-        labels: ``(B,)`` class numbers, or ``(B, K)`` bool, true for each class that is right.
-        logits: ``(B, K)``.
+        labels: Class indices `(B,)`, or `(B, K)` bool, true for each correct class.
+        logits: `(B, K)`.
+
+    Returns:
+        Class indices, `(B,)`.
     """
     if labels.ndim == 1:
         return labels
@@ -23,10 +27,13 @@ def true_classes(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 class SweepAccuracy(Metric):
-    """Top-1 accuracy under each of several conditions, such as shares of occlusion.
+    """Top-1 accuracy under each of several conditions, such as occlusion ratios.
+
+    Equals one `torchmetrics.classification.MulticlassAccuracy` (`average="micro"`) per condition.
+    Those would keep and reduce four states for each of up to 80 conditions; this metric has one.
 
     Args:
-        conditions: How many.
+        conditions: Number of conditions.
     """
 
     full_state_update = False
@@ -38,13 +45,19 @@ class SweepAccuracy(Metric):
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, condition: int, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch of logits ``(B, K)`` and labels (see `true_classes`) under one condition."""
-        right = (logits.argmax(dim=1) == true_classes(labels, logits)).sum().to(self.device)
-        self.counts[0, condition] += right
+        """Add a batch that was evaluated under one condition.
+
+        Args:
+            condition: Index of the condition.
+            logits: `(B, K)`.
+            labels: See `true_classes`.
+        """
+        correct = logits.argmax(dim=1) == true_classes(labels, logits)
+        self.counts[0, condition] += correct.sum().to(self.device)
         self.counts[1, condition] += len(labels)
 
     def compute(self) -> list[float]:
-        """The accuracy under each condition, in [0, 1]."""
-        right, total = self.counts
-        accuracy: list[float] = (right / total.clamp(min=1)).tolist()
+        """Return the accuracy under each condition, in [0, 1]."""
+        correct, total = self.counts
+        accuracy: list[float] = (correct / total.clamp(min=1)).tolist()
         return accuracy

@@ -1,18 +1,21 @@
-"""Which classes are taken for which, and how sure the model is of each."""
+"""Confusion matrix and summed confidence of each predicted class."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-MOST_CLASSES = 10_000
-"""A confusion matrix of more classes is not kept: it would take more than 400 MB."""
+MAX_CLASSES = 10_000
+"""Largest supported number of classes: the confusion matrix then takes 400 MB."""
 
 
 class ClassCounts(Metric):
-    """The confusion matrix, and the sum of confidences of each predicted class.
+    """Confusion matrix, and the summed confidence of the predictions of each class.
+
+    torchmetrics' `MulticlassConfusionMatrix` has no confidences, and each of its updates allocates
+    another matrix of 8-byte counts.
 
     Args:
-        num_classes: K, up to `MOST_CLASSES`.
+        num_classes: Number of classes K, at most `MAX_CLASSES`.
     """
 
     full_state_update = False
@@ -31,8 +34,8 @@ class ClassCounts(Metric):
         """Add a batch.
 
         Args:
-            logits: ``(B, K)``, any float dtype; softmaxed here in float32.
-            classes: True classes, ``(B,)``.
+            logits: `(B, K)`, any float dtype; the softmax is computed in float32.
+            classes: True classes, `(B,)`.
         """
         logits, classes = logits.to(self.device), classes.to(self.device)
         confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
@@ -41,5 +44,5 @@ class ClassCounts(Metric):
         self.confidence.index_add_(0, predicted, confidence.double())
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Counts by true and predicted class, ``(K, K)``, and the sums of confidences, ``(K,)``."""
+        """Return the counts by true and predicted class `(K, K)`, and summed confidences `(K,)`."""
         return self.confusion, self.confidence

@@ -1,4 +1,4 @@
-"""Confidence against accuracy in equal-width bins: ECE, MCE and the reliability diagram."""
+"""Confidence and accuracy in equal-width bins: ECE, MCE, and the reliability diagram."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from torchmetrics import Metric
 
 
 class Reliability(NamedTuple):
-    """A reliability diagram in numbers, one entry a bin.
+    """Data of a reliability diagram, one entry per bin.
 
     Attributes:
-        total: Predictions in the bin, ``(n_bins,)``.
+        total: Number of predictions in the bin, `(n_bins,)`.
         confidence: Their mean confidence; 0 in an empty bin.
-        accuracy: The share of them that is right; 0 in an empty bin.
+        accuracy: Fraction of correct predictions; 0 in an empty bin.
     """
 
     total: Tensor
@@ -27,16 +27,16 @@ class Reliability(NamedTuple):
 
     @property
     def mce(self) -> Tensor:
-        """Maximum calibration error: the largest |accuracy - confidence| of a bin, in [0, 1]."""
+        """Maximum calibration error: largest |accuracy - confidence| of a bin, in [0, 1]."""
         return (self.accuracy - self.confidence).abs().max()
 
     @property
     def sorted_ece(self) -> Tensor:
-        """What the OpenMixup toolbox calls ECE, to stand beside numbers that it printed.
+        """ECE as the OpenMixup toolbox computes it, for comparison with its published numbers.
 
-        It sorts the bins' accuracies and confidences separately before it compares them
-        (``ece_score`` in openmixup/datasets/classification.py, there with 10 bins), so it equals
-        ECE only where both grow with the bin.
+        The toolbox sorts the accuracies and the confidences of the bins separately before it
+        compares them (`ece_score` in openmixup/datasets/classification.py, with 10 bins). The
+        result equals ECE only if both increase with the bin.
         """
         gaps = (self.accuracy.sort().values - self.confidence.sort().values).abs()
         return self._mean_over_predictions(gaps)
@@ -49,9 +49,10 @@ class ReliabilityBins(Metric):
     """Confidence and accuracy in equal-width bins of the largest softmax probability.
 
     Bins are (a, b] (Naeini et al., 2015; Guo et al., 2017). torchmetrics'
-    ``MulticlassCalibrationError`` keeps every prediction instead of sums, bins [a, b) and gives a
-    confidence of exactly 1 a bin of its own; where no confidence is on an edge, its value is
-    `Reliability.ece` (``norm="l1"``) and `Reliability.mce` (``norm="max"``).
+    `MulticlassCalibrationError` differs in four ways. It keeps every prediction instead of sums,
+    and its bins are [a, b). A confidence of exactly 1 gets a bin of its own. Logits that happen to
+    be in [0, 1] are read as probabilities. On probabilities of which none is on an edge, it equals
+    `Reliability.ece` (`norm="l1"`) and `Reliability.mce` (`norm="max"`).
 
     Args:
         n_bins: Number of bins.
@@ -71,8 +72,8 @@ class ReliabilityBins(Metric):
         """Add a batch.
 
         Args:
-            logits: ``(B, K)``, any float dtype; softmaxed here in float32.
-            classes: True classes, ``(B,)``.
+            logits: `(B, K)`, any float dtype; the softmax is computed in float32.
+            classes: True classes, `(B,)`.
         """
         logits, classes = logits.to(self.device), classes.to(self.device)
         confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
@@ -81,19 +82,22 @@ class ReliabilityBins(Metric):
         self.sums.index_add_(1, index, values.to(self.sums.dtype))
 
     def compute(self) -> Reliability:
-        """The diagram over everything seen on all ranks."""
+        """Return the reliability of all predictions on all ranks."""
         return reliability(self.sums)
 
 
 def reliability(sums: Tensor) -> Reliability:
-    """Means from sums ``(3, n_bins)`` of ones, confidences and right predictions."""
+    """Return the means, from the summed ones, confidences and correct predictions `(3, n_bins)`."""
     total, confidence, correct = sums
-    filled = total.clamp(min=1)
-    return Reliability(total, confidence / filled, correct / filled)
+    divisor = total.clamp(min=1)
+    return Reliability(total, confidence / divisor, correct / divisor)
 
 
 def equal_width_bin(probability: Tensor, n_bins: int) -> Tensor:
-    """The bin ((m - 1) / M, m / M] of each probability, counted from 0; 0 is in the first."""
-    # rounded once, from float64: a float32 that prints as an edge is on that edge
+    """Return the index m from 0 of the bin (m / n_bins, (m + 1) / n_bins] of each probability.
+
+    A probability of 0 belongs to the first bin.
+    """
+    # rounded once, from float64, so that a float32 that prints as an edge is on that edge
     edges = torch.arange(1, n_bins, dtype=torch.float64) / n_bins
     return torch.bucketize(probability, edges.to(probability))

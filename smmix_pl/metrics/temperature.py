@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., 2017) in one pass and bounded memory."""
+"""Temperature scaling (Guo et al., 2017) in one pass and with bounded memory."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ TEMPERATURES = torch.logspace(-3, 3, steps=97, base=2.0, dtype=torch.float64)
 
 
 class Scaled(NamedTuple):
-    """What temperature scaling does to the half it was not fitted on, over both halves.
+    """Result of scaling each half of the images by the temperature fitted on the other half.
 
     Attributes:
         temperature: Mean of the two fitted temperatures.
-        reliability: The reliability diagram after scaling.
-        nll: Negative log likelihood after scaling.
+        reliability: Reliability after scaling, over both halves.
+        nll: Negative log-likelihood after scaling, over both halves.
     """
 
     temperature: Tensor
@@ -28,14 +28,14 @@ class Scaled(NamedTuple):
 
 
 class TemperatureScan(Metric):
-    """Every temperature on one half of the images, measured on the other, and the other way round.
+    """Evaluates a grid of temperatures on two halves of the images.
 
     Test-time cross-validation (Ashukha et al., 2020): each half is scaled by the temperature with
-    the best likelihood on the other half. All temperatures of a grid are evaluated on each batch,
-    so no logits are kept.
+    the highest likelihood on the other half. Every temperature of the grid is evaluated on each
+    batch, so no logits are kept. torchmetrics has no such metric.
 
     Args:
-        n_bins: Equal-width bins of the reliability diagram.
+        n_bins: Number of equal-width bins of the reliability diagram.
     """
 
     full_state_update = False
@@ -54,17 +54,17 @@ class TemperatureScan(Metric):
         """Add a batch.
 
         Args:
-            logits: ``(B, K)``.
-            classes: True classes, ``(B,)``.
-            half: 0 or 1 for each image, ``(B,)`` int64.
+            logits: `(B, K)`.
+            classes: True classes, `(B,)`.
+            half: 0 or 1 for each image, `(B,)` int64.
         """
         logits, classes, half = (x.to(self.device) for x in (logits, classes, half))
-        right = logits.argmax(dim=1) == classes
+        correct = logits.argmax(dim=1) == classes
         for index, temperature in enumerate(TEMPERATURES.tolist()):
             scaled = logits.float() / temperature
             confidence = scaled.softmax(dim=1).amax(dim=1)
             cell = half * self.n_bins + equal_width_bin(confidence, self.n_bins)
-            values = torch.stack((torch.ones_like(confidence), confidence, right)).double()
+            values = torch.stack((torch.ones_like(confidence), confidence, correct)).double()
             added = torch.zeros(3, 2 * self.n_bins, dtype=torch.float64, device=self.device)
             added.index_add_(1, cell, values)
             self.sums[:, index] += added.unflatten(1, (2, -1)).transpose(0, 1)
@@ -72,7 +72,7 @@ class TemperatureScan(Metric):
             self.nll[:, index].index_add_(0, half, nll)
 
     def compute(self) -> Scaled:
-        """Both halves together, each scaled by the other's temperature."""
+        """Return the result over both halves, each scaled by the other's temperature."""
         best = self.nll.argmin(dim=1).flip(0)  # for each half, the index fitted on the other
         halves = torch.arange(2, device=best.device)
         sums = self.sums[halves, best].sum(dim=0)

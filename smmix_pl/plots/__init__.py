@@ -1,6 +1,6 @@
-"""Figures, from numbers to matplotlib; no state and no files.
+"""Matplotlib figures of numbers. Nothing here writes files or keeps state.
 
-640 x 480 pixels on screen, the size of a W&B panel, and sharp as SVG in a paper.
+Figures are 640 x 480 pixels at 100 dpi, the size of a W&B panel.
 """
 
 from smmix_pl.plots.accuracy_curves import accuracy_curves, accuracy_heatmap, score_histograms

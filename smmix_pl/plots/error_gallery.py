@@ -1,21 +1,21 @@
-"""Images that were taken for something else."""
+"""Gallery of misclassified images."""
 
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smmix_pl.plots.style import short
+from smmix_pl.plots.style import shorten
 
 COLUMNS = 4
 
 
-def errors_figure(images: Sequence[Tensor], errors: Sequence[tuple[str, str, float]]) -> Figure:
-    """A grid of images, over each what it is and what it was taken for.
+def error_gallery(images: Sequence[Tensor], errors: Sequence[tuple[str, str, float]]) -> Figure:
+    """Plot a grid of images, each titled with its true and its predicted class.
 
     Args:
-        images: ``(3, H, W)`` in [0, 1].
-        errors: The true class, the predicted one, and the confidence in it, in [0, 1].
+        images: `(3, H, W)` in [0, 1].
+        errors: True class, predicted class, and confidence in the predicted class, in [0, 1].
     """
     rows = -(-len(images) // COLUMNS)
     figure = Figure(figsize=(7.2, 1.95 * rows + 0.4), layout="constrained")
@@ -24,7 +24,7 @@ def errors_figure(images: Sequence[Tensor], errors: Sequence[tuple[str, str, flo
     for axes, image, error in zip(figure.axes, images, errors, strict=False):
         true, predicted, confidence = error
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-        title = f"{short(true, 24)}\ntaken for {short(predicted, 16)} ({confidence:.0%})"
+        title = f"true: {shorten(true, 20)}\npredicted: {shorten(predicted, 14)} ({confidence:.0%})"
         axes.set_title(title, size=8, parse_math=False)
-    figure.suptitle("Errors of highest confidence", size=11)
+    figure.suptitle("Most confident errors", size=11)
     return figure

@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Style shared by all figures."""
 
 from typing import Any
 
@@ -7,32 +7,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PANEL = (6.4, 4.8)
-"""Inches of a figure."""
+"""Figure size in inches."""
 
 MARKERS = "osD^vPX*<>"
 
 
-def panel() -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes."""
+def new_panel() -> tuple[Figure, Axes]:
+    """Return an empty figure with one pair of axes."""
     figure = Figure(figsize=PANEL, layout="constrained")
-    return figure, tidy(figure.subplots())
+    return figure, style_axes(figure.subplots())
 
 
-def tidy(axes: Axes) -> Axes:
-    """Only the two spines that carry ticks, and a light grid behind the data."""
+def style_axes(axes: Axes) -> Axes:
+    """Hide the top and right spines, and draw a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     return axes
 
 
-def short(name: str, length: int) -> str:
-    """A name on one line, cut where it is longer than so many characters."""
+def shorten(name: str, length: int) -> str:
+    """Return a name on one line, truncated to a number of characters."""
     name = " ".join(name.replace("_", " ").split())
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 
-def look(index: int) -> dict[str, Any]:
-    """Color and marker of the index-th line; both differ, for those who see or print no color."""
+def line_style(index: int) -> dict[str, Any]:
+    """Return color and marker of a line; markers keep lines distinct without color."""
     colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
     return {"color": colors[index % len(colors)], "marker": MARKERS[index % len(MARKERS)]}

@@ -13,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from smmix_pl.errors import InputError
-from smmix_pl.plots.style import look, tidy
+from smmix_pl.plots.style import line_style, style_axes
 from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.metric_specs import HEADLINE, metric_name, metric_spec, metric_value
 from smmix_pl.reporting.panels import PANELS, PICTURES, panel_keys
@@ -236,12 +236,12 @@ def panel_section(question: str, keys: Sequence[str], runs: Mapping[str, Run]) -
 def line_plot(key: str, runs: Mapping[str, Run]) -> Figure:
     """Plot a logged value over optimizer steps, one line per run."""
     figure = Figure(figsize=(4.8, 2.9), layout="constrained")
-    axes = tidy(figure.subplots())
+    axes = style_axes(figure.subplots())
     scale = 100 if _unit(key) == "%" else 1
     for index, (name, run) in enumerate(runs.items()):
         if key in run.lines:
             steps, values = (_averaged(part, POINTS) for part in run.lines[key])
-            style = look(index) | ({"marker": ""} if len(steps) > 30 else {"markersize": 4})
+            style = line_style(index) | ({"marker": ""} if len(steps) > 30 else {"markersize": 4})
             values = [scale * value for value in values]
             if key.startswith("train/") and len(values) > SMOOTH:  # the branches alternate
                 axes.plot(steps, values, color=style["color"], alpha=0.2, linewidth=0.8)

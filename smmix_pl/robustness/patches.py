@@ -45,8 +45,8 @@ def patch_grid(image_size: Grid, patch_size: int) -> Grid:
     height, width = image_size
     if patch_size < 1 or height % patch_size or width % patch_size:
         raise InputError(
-            f"patch_size={patch_size}: does not divide the image size {height} x {width}. Use a "
-            "divisor of both sides, or null for the patch size of the model."
+            f"Occlusion.patch_size={patch_size}: does not divide the image size {height} x "
+            f"{width}. Use a divisor of both sides, or null for the default."
         )
     return height // patch_size, width // patch_size
 

@@ -1,9 +1,9 @@
-"""FGSM and PGD against closed forms of linear models, and through the callbacks."""
+"""FGSM and PGD compared with closed forms of linear models, and through the callbacks."""
 
 import numpy as np
 import pytest
 import torch
-from helpers.digits import found_on_digits
+from helpers.digits import metrics_on_digits
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -21,7 +21,7 @@ strengths = st.floats(0.25, 255)
 
 
 def linear(seed, num_classes=4, images=5):
-    """A linear model on 2 x 2 pixels, random images of whole pixel values and classes."""
+    """Return a linear model of 2 x 2 pixels, its weight, random normalized images, and classes."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(num_classes, 12, generator=generator)
     pixels = torch.randint(256, (images, 3, 2, 2), generator=generator) / 255
@@ -38,12 +38,12 @@ def normalized(pixels):
 
 
 def pixel_values(images):
-    """Back to 0 to 255, in float64."""
+    """Convert normalized images to 0 to 255, in float64."""
     shift, spread = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (MEAN, STD))
     return 255 * (images.double() * spread + shift)
 
 
-def signs_by_hand(weight, images, classes):
+def analytic_signs(weight, images, classes):
     """The gradient of the cross entropy of W x is W^T (softmax - one-hot)."""
     logits = images.flatten(1).double() @ weight.T.double()
     error = logits.softmax(1) - torch.eye(len(weight))[classes]
@@ -54,22 +54,22 @@ def signs_by_hand(weight, images, classes):
 def test_fgsm_is_one_signed_step_in_pixel_values(seed, eps):
     model, weight, images, classes = linear(seed)
     attacked = fgsm(model, images, classes, eps, pixel_scale(MEAN, STD, images))
-    signs = signs_by_hand(weight, images, classes)
+    signs = analytic_signs(weight, images, classes)
     expected = (pixel_values(images) + eps * signs).clamp(0, 255)
     torch.testing.assert_close(pixel_values(attacked), expected, atol=1e-3, rtol=0)
 
 
 @given(seeds, strengths, st.floats(0.1, 20), st.integers(1, 12))
-def test_pgd_of_two_classes_is_a_closed_form(seed, eps, step, steps):
-    """There the gradient's sign is the same everywhere: the steps add up until the limit."""
+def test_pgd_of_two_classes_equals_its_closed_form(seed, eps, step, steps):
+    """The sign of the gradient is constant: the steps add up until they reach the limit."""
     model, weight, images, classes = linear(seed, num_classes=2)
     start = random_start(images, seed, range(5))
     attacked = pgd(model, images, classes, eps, pixel_scale(MEAN, STD, images), start, step, steps)
     pixels = pixel_values(images)
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=255)
-    begun = (pixels + eps * start.double()).clamp(low, high)
+    begin = (pixels + eps * start.double()).clamp(low, high)
     signs = (weight[1 - classes] - weight[classes]).sign().view_as(images)
-    expected = (begun + steps * step * signs).clamp(low, high)
+    expected = (begin + steps * step * signs).clamp(low, high)
     torch.testing.assert_close(pixel_values(attacked), expected, atol=2e-3, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_pgd_stays_within_the_limit_and_within_valid_pixels(seed, eps):
 
 
 @given(seeds, strengths)
-def test_one_step_from_the_image_is_fgsm(seed, eps):
+def test_one_pgd_step_from_the_image_equals_fgsm(seed, eps):
     model, _, images, classes = linear(seed)
     scale = pixel_scale(MEAN, STD, images)
     start = torch.zeros_like(images)
@@ -94,13 +94,13 @@ def test_one_step_from_the_image_is_fgsm(seed, eps):
 
 
 @given(seeds, st.integers(0, 8))
-def test_a_random_start_belongs_to_the_place(seed, cut):
+def test_a_random_start_depends_on_the_place_only(seed, cut):
     images = torch.zeros(9, 3, 4, 4)
-    whole = random_start(images, seed, range(9))
+    complete = random_start(images, seed, range(9))
     parts = [random_start(images[rows], seed, rows) for rows in (range(cut), range(cut, 9)) if rows]
-    assert torch.equal(whole, torch.cat(parts))
-    assert whole.abs().max() <= 1
-    assert len({tuple(start.tolist()) for start in whole.flatten(1)}) == 9
+    assert torch.equal(complete, torch.cat(parts))
+    assert complete.abs().max() <= 1
+    assert len({tuple(start.tolist()) for start in complete.flatten(1)}) == 9
 
 
 def test_stronger_attacks_lower_the_accuracy_of_a_trained_linear_model():
@@ -121,20 +121,21 @@ def test_stronger_attacks_lower_the_accuracy_of_a_trained_linear_model():
     assert accuracy(images) > 0.9
     assert all(np.diff([accuracy(images), *by_eps]) < 0)
     start = random_start(images, 0, range(len(images)))
-    moved = pgd(model, images, classes, 32, scale, start, step=8)
-    assert accuracy(moved) <= by_eps[2] + 0.01
-    assert accuracy((images + 32 / 255 * start).clamp(0, 1)) > by_eps[2] + 0.1  # noise is no attack
+    attacked = pgd(model, images, classes, 32, scale, start, step=8)
+    assert accuracy(attacked) <= by_eps[2] + 0.01
+    noisy = (images + 32 / 255 * start).clamp(0, 1)
+    assert accuracy(noisy) > by_eps[2] + 0.1
 
 
-def test_a_sure_prediction_is_attacked_in_the_right_direction():
-    """Log odds of 30: float32 gives its class a probability of 1 and no gradient."""
+def test_a_confident_prediction_is_attacked_in_the_right_direction():
+    """At log odds of 30, the probability is 1 in float32 and its gradient 0."""
     weight = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
     images = torch.tensor([[30.0, 0.0]]).view(1, 2, 1, 1)
     signs = ascent(lambda x: x.flatten(1) @ weight.T, images, torch.tensor([0]))
     assert signs.flatten().tolist() == [-1, 1]
 
 
-def test_gradients_are_found_in_inference_mode_and_leave_none_behind():
+def test_gradients_are_computed_in_inference_mode_and_not_kept():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 2), nn.GELU(), nn.Flatten(), nn.Linear(4, 3))
     images, classes = torch.randn(2, 3, 2, 2), torch.tensor([0, 2])
@@ -146,14 +147,14 @@ def test_gradients_are_found_in_inference_mode_and_leave_none_behind():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_callbacks_log_each_strength_and_leave_the_model_as_it_is(tiny_module):
+def test_callbacks_log_each_strength_and_do_not_change_the_model(tiny_module):
     before = {name: value.clone() for name, value in tiny_module.state_dict().items()}
     attacks = FGSM([8, 2]), PGD([4.5], steps=3)
-    found = found_on_digits(tiny_module, *attacks)
+    metrics = metrics_on_digits(tiny_module, *attacks)
     names = {"test/fgsm_2", "test/fgsm_8", "test/pgd_4.5"}
-    assert {name for name in found if "gd" in name or "fgsm" in name} == names
-    assert found["test/fgsm_8"] <= found["test/fgsm_2"] <= found["test/top1"]
-    assert attacks[1].found.protocol["start"] == "random"
+    assert {name for name in metrics if "gd" in name or "fgsm" in name} == names
+    assert metrics["test/fgsm_8"] <= metrics["test/fgsm_2"] <= metrics["test/top1"]
+    assert attacks[1].result.protocol["start"] == "random"
     for name, value in tiny_module.state_dict().items():
         assert torch.equal(value, before[name]) or "accuracy" in name, name
     assert all(parameter.grad is None for parameter in tiny_module.parameters())
@@ -161,22 +162,22 @@ def test_callbacks_log_each_strength_and_leave_the_model_as_it_is(tiny_module):
 
 def test_pgd_does_not_depend_on_the_batch(tiny_module):
     one, other = (
-        found_on_digits(tiny_module, PGD([8], steps=2), batch_size=size)["test/pgd_8"]
+        metrics_on_digits(tiny_module, PGD([8], steps=2), batch_size=size)["test/pgd_8"]
         for size in (64, 359)
     )
     assert one == pytest.approx(other, abs=2 / 359)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: FGSM([0]), "FGSM's eps 0"),
-        (lambda: FGSM([8, 256]), "FGSM's eps 256"),
-        (lambda: PGD([]), "PGD has no eps"),
-        (lambda: PGD(steps=0), "0 steps"),
-        (lambda: PGD(step=-1), "steps of -1"),
+        (lambda: FGSM([0]), r"FGSM\.eps=0:"),
+        (lambda: FGSM([8, 256]), r"FGSM\.eps=256:"),
+        (lambda: PGD([]), r"PGD\.eps=\[\]"),
+        (lambda: PGD(steps=0), r"PGD\.steps=0:"),
+        (lambda: PGD(step=-1), r"PGD\.step=-1:"),
     ],
 )
-def test_bad_arguments_are_told(make, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_arguments_are_rejected(make, message):
+    with pytest.raises(InputError, match=message):
         make()

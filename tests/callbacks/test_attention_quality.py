@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers.digits import digits, quiet_trainer, whole_test_set
+from helpers.digits import complete_test_set, digits, quiet_trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, seed_everything
@@ -63,7 +63,7 @@ def window(x, corner, side):
 
 def test_all_numbers_are_those_of_loops(tiny_backbone):
     """Images of 32 pixels in 8 x 8 tokens: windows of 4 tokens, 16 pixels."""
-    images = whole_test_set()[0][:6]
+    images = complete_test_set()[0][:6]
     backbone = tiny_backbone.eval()
     with torch.no_grad():
         for parameter in backbone.parameters():

@@ -1,11 +1,11 @@
-"""Common corruptions against scipy, matplotlib, Pillow and the formulas they are named after."""
+"""Common corruptions compared with scipy, matplotlib, Pillow, and the published formulas."""
 
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from helpers.digits import accuracy, found_on_digits, whole_test_set
+from helpers.digits import accuracy, complete_test_set, metrics_on_digits
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage
@@ -22,7 +22,7 @@ NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 
 @pytest.fixture(scope="module")
 def photographs():
-    """Two photographs at the size of each set of constants, ``(2, 3, S, S)``."""
+    """Return two photographs at the size of each set of constants, `(2, 3, S, S)`."""
 
     def photograph(name, size):
         image = Image.fromarray(load_sample_image(name)).crop((100, 100, 400, 400))
@@ -40,17 +40,17 @@ def corrupted(images, name, severity, constants, seed=0, places=(0, 1)):
 
 
 def picture(image):
-    """``(3, H, W)`` to ``(H, W, 3)`` float64."""
+    """Convert `(3, H, W)` to `(H, W, 3)` float64."""
     return image.permute(1, 2, 0).double().numpy()
 
 
 def rounded_down(image):
-    """As the authors' ``np.uint8(np.clip(x, 0, 1) * 255)``, but for float32's own rounding."""
+    """Round as the authors do, `np.uint8(np.clip(x, 0, 1) * 255)`, tolerating float32 rounding."""
     return np.floor(np.clip(image, 0, 1) * 255 + 1e-3)
 
 
 def assert_same_pixels(ours, theirs):
-    """All values within one of 255, and nearly all equal: floors of nearly equal numbers differ."""
+    """Allow a difference of 1 in few pixels: nearly equal numbers may be floored differently."""
     difference = np.abs(255 * picture(ours) - rounded_down(theirs))
     assert difference.max() < 1.001
     assert (difference > 0.5).mean() < 2e-3
@@ -62,7 +62,7 @@ def test_each_severity_is_valid_repeatable_and_worse_than_the_one_below(
     name, constants, photographs
 ):
     images = photographs[constants]
-    kept = images.clone()
+    original = images.clone()
     distances = []
     for severity in range(1, 6):
         first = corrupted(images, name, severity, constants)
@@ -74,9 +74,9 @@ def test_each_severity_is_valid_repeatable_and_worse_than_the_one_below(
         [alone] = corrupted(images[1:], name, severity, constants, places=[1])
         assert torch.equal(first[1], alone)  # whatever else is in the batch
         distances.append(float((first - images).abs().mean()))
-    assert torch.equal(images, kept)
+    assert torch.equal(images, original)
     assert distances[0] > 0
-    if name == "saturate":  # paler twice, then more vivid three times
+    if name == "saturate":  # severities 1 and 2 reduce the saturation, 3 to 5 increase it
         assert distances[0] < distances[1]
         assert distances[2] < distances[3] < distances[4]
     else:
@@ -84,14 +84,14 @@ def test_each_severity_is_valid_repeatable_and_worse_than_the_one_below(
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_noise_belongs_to_seed_and_place(name, photographs):
+def test_noise_depends_on_seed_and_place_only(name, photographs):
     images = photographs["cifar"]
     first = corrupted(images, name, 3, "cifar")
     assert not torch.equal(first, corrupted(images, name, 3, "cifar", seed=1))
     assert torch.equal(first.flip(0), corrupted(images.flip(0), name, 3, "cifar", places=[1, 0]))
 
 
-def test_noises_have_their_moments():
+def test_noises_have_the_published_moments():
     gray = torch.full((1, 3, 256, 256), 0.5)
 
     def noise(name, severity, constants="imagenet"):
@@ -108,7 +108,7 @@ def test_noises_have_their_moments():
 
 
 @pytest.mark.parametrize(("constants", "severity"), [("imagenet", 2), ("cifar", 5)])
-def test_gaussian_blur_is_scipys(constants, severity, photographs):
+def test_gaussian_blur_equals_scipy(constants, severity, photographs):
     image = photographs[constants][0]
     sigma = SEVERITIES["gaussian_blur"][constants][severity - 1]
     theirs = ndimage.gaussian_filter(
@@ -118,7 +118,7 @@ def test_gaussian_blur_is_scipys(constants, severity, photographs):
 
 
 def authors_disk(radius, blur):
-    """``disk`` of create_c, with OpenCV's Gaussian written out."""
+    """Return `disk` of the authors' create_c, with OpenCV's Gaussian written out."""
     side, smooth = (np.arange(-8, 9), 3) if radius <= 8 else (np.arange(-radius, radius + 1), 5)
     x, y = np.meshgrid(side, side)
     disk = np.array((x**2 + y**2) <= radius**2, dtype=np.float64)
@@ -132,7 +132,7 @@ def authors_disk(radius, blur):
 @pytest.mark.parametrize(
     ("constants", "severity"), [("imagenet", 1), ("imagenet", 5), ("cifar", 3)]
 )
-def test_defocus_blur_is_the_authors_disk(constants, severity, photographs):
+def test_defocus_blur_equals_the_authors_disk(constants, severity, photographs):
     image = photographs[constants][1]
     disk = authors_disk(*SEVERITIES["defocus_blur"][constants][severity - 1])
     channels = [ndimage.correlate(x, disk, mode="mirror") for x in image.double().numpy()]
@@ -141,7 +141,7 @@ def test_defocus_blur_is_the_authors_disk(constants, severity, photographs):
 
 
 def authors_zoom(image, factor):
-    """``clipped_zoom`` of create_c, for square images."""
+    """Return `clipped_zoom` of the authors' create_c, for square images."""
     side = image.shape[0]
     crop = int(np.ceil(side / factor))
     top = (side - crop) // 2
@@ -152,7 +152,7 @@ def authors_zoom(image, factor):
 
 
 @pytest.mark.parametrize(("constants", "severity"), [("imagenet", 3), ("cifar", 1)])
-def test_zoom_blur_is_the_mean_of_scipys_zooms(constants, severity, photographs):
+def test_zoom_blur_equals_the_mean_of_scipy_zooms(constants, severity, photographs):
     image = photographs[constants][0]
     factors = np.arange(1, *SEVERITIES["zoom_blur"][constants][severity - 1])
     zoomed = [picture(image), *(authors_zoom(picture(image), factor) for factor in factors)]
@@ -161,7 +161,7 @@ def test_zoom_blur_is_the_mean_of_scipys_zooms(constants, severity, photographs)
 
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
-def test_brightness_and_saturation_are_matplotlibs_hsv(severity, photographs):
+def test_brightness_and_saturation_equal_matplotlib_hsv(severity, photographs):
     image = photographs["imagenet"][1]
     hsv = rgb_to_hsv(picture(image))
     added = SEVERITIES["brightness"]["imagenet"][severity - 1]
@@ -182,7 +182,7 @@ def test_contrast_keeps_the_mean_and_scales_the_deviation(photographs):
     torch.testing.assert_close(ours.std((2, 3)), 0.4 * deviation, atol=1e-3, rtol=0)
 
 
-def test_jpeg_and_pixelate_are_pillows(photographs):
+def test_jpeg_and_pixelate_equal_pillow(photographs):
     image = photographs["imagenet"][0]
     original = Image.fromarray((255 * picture(image)).round().astype(np.uint8))
     buffer = BytesIO()
@@ -194,41 +194,40 @@ def test_jpeg_and_pixelate_are_pillows(photographs):
     assert_same_pixels(corrupted(image[None], "pixelate", 3, "imagenet")[0], coarse)
 
 
-def test_callback_measures_the_corrupted_images_and_their_mean(tiny_module):
+def test_accuracies_are_those_of_the_corrupted_images(tiny_module):
     names = ["contrast", "shot_noise"]
     callback = Corruptions(names, severities=[5, 1], seed=2)
-    found = found_on_digits(tiny_module, callback)
-    images, classes = whole_test_set()
+    metrics = metrics_on_digits(tiny_module, callback)
+    images, classes = complete_test_set()
     mean, std = Digits.own_mean, Digits.own_std
     expected = {}
     for name in names:
         for severity in (1, 5):
             plain = denormalize(images, mean, std)
-            worse = corrupt(plain, name, severity, "cifar", 2, range(359))
-            cell = accuracy(tiny_module, normalize((255 * worse).round(), mean, std), classes)
+            corrupted = corrupt(plain, name, severity, "cifar", 2, range(359))
+            cell = accuracy(tiny_module, normalize((255 * corrupted).round(), mean, std), classes)
             expected[f"test/corruption_{name}_{severity}"] = cell
     expected["test/corruption_mean"] = sum(expected.values()) / 4
-    measured = {name: value for name, value in found.items() if "corruption" in name}
+    measured = {name: value for name, value in metrics.items() if "corruption" in name}
     assert measured == pytest.approx(expected, abs=2 / 359)
-    assert callback.found.protocol["constants"] == "cifar"  # below 64 pixels
+    assert callback.result.protocol["constants"] == "cifar"  # below 64 pixels
 
 
-def test_a_clean_image_survives_the_way_to_the_corruption_and_back():
-    """Pixels are whole numbers after normalising, denormalising and rounding."""
-    images, _ = whole_test_set()
+def test_denormalized_pixels_are_integers():
+    images, _ = complete_test_set()
     pixels = 255 * denormalize(images, Digits.own_mean, Digits.own_std)
     torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
 
 
-def test_nine_reported_corruptions_are_the_default():
+def test_the_default_is_the_nine_reported_corruptions():
     assert Corruptions().names == list(REPORTED)
     assert len(set(REPORTED)) == 9
 
 
-def test_bad_arguments_are_told():
-    with pytest.raises(InputError, match="gaussian_noise"):
+def test_invalid_arguments_are_rejected():
+    with pytest.raises(InputError, match=r"Corruptions\.names=gausian_noise:.*gaussian_noise"):
         Corruptions(["gausian_noise"])
-    with pytest.raises(InputError, match="severities are"):
+    with pytest.raises(InputError, match=r"Corruptions\.severities=\[0, 1\]:"):
         Corruptions(severities=[0, 1])
-    with pytest.raises(InputError, match="severities are"):
+    with pytest.raises(InputError, match=r"Corruptions\.severities=\[\]:"):
         Corruptions(severities=[])

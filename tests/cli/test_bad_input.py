@@ -331,10 +331,14 @@ RANGES = {
     "no batches": fit("--trainer.limit_train_batches=0", "limit_train_batches is 0", "batches to"),
     "no device": fit("--trainer.devices=0", "devices='0'", "not a valid"),
     "no bins": fit(
-        "--trainer.callbacks+=Calibration --trainer.callbacks.n_bins=0", "n_bins is 0", "15 is"
+        "--trainer.callbacks+=Calibration --trainer.callbacks.n_bins=0",
+        "Calibration.n_bins=0",
+        "15 is",
     ),
     "occlusion of twice the image": fit(
-        "--trainer.callbacks+=Occlusion --trainer.callbacks.ratios=[2]", "ratio 2.0", "[0.001, 1]"
+        "--trainer.callbacks+=Occlusion --trainer.callbacks.ratios=[2]",
+        "Occlusion.ratios=2.0",
+        "[0.001, 1]",
     ),
     "average of nothing": fit(
         "--trainer.callbacks+=EMA --trainer.callbacks.decay=1.5", "decay is 1.5", "in [0, 1]"
@@ -346,7 +350,7 @@ RANGES = {
     ),
     "no errors to keep": fit(
         "--trainer.callbacks+=ConfidentErrors --trainer.callbacks.count=0",
-        "count is 0",
+        "ConfidentErrors.count=0",
         "at least 1",
     ),
 }

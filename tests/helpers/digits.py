@@ -1,4 +1,4 @@
-"""The digits, quietly tested: what the tests of the evaluations share."""
+"""The digits dataset, a silent trainer, and test metrics, for tests of evaluations."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from smmix_pl import Digits
 
 
 def digits(**arguments: Any) -> Digits:
-    """359 test images of 32 x 32 pixels."""
+    """Return a datamodule with 359 test images of 32 x 32 pixels."""
     return Digits(**({"image_size": 32, "batch_size": 100, "num_workers": 0} | arguments))
 
 
 def quiet_trainer(*callbacks: Callback, **options: Any) -> Trainer:
-    """A trainer on the CPU that writes nothing."""
+    """Return a CPU trainer that writes and prints nothing."""
     settings = {
         "accelerator": "cpu",
         "logger": False,
@@ -27,16 +27,16 @@ def quiet_trainer(*callbacks: Callback, **options: Any) -> Trainer:
     return Trainer(**(settings | options))
 
 
-def found_on_digits(
+def metrics_on_digits(
     module: LightningModule, *callbacks: Callback, **arguments: Any
 ) -> dict[str, float]:
-    """What a test on the digits logs; arguments are the data's."""
-    [found] = quiet_trainer(*callbacks).test(module, digits(**arguments), verbose=False)
-    return dict(found)
+    """Return the metrics that a test logs; keyword arguments are those of the datamodule."""
+    [metrics] = quiet_trainer(*callbacks).test(module, digits(**arguments), verbose=False)
+    return dict(metrics)
 
 
-def whole_test_set() -> tuple[Tensor, Tensor]:
-    """All test images, normalized, and their classes."""
+def complete_test_set() -> tuple[Tensor, Tensor]:
+    """Return all normalized test images and their classes."""
     data = digits(batch_size=359)
     data.setup("test")
     [batch] = data.test_dataloader()
@@ -46,5 +46,5 @@ def whole_test_set() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def accuracy(module: LightningModule, images: Tensor, classes: Tensor) -> float:
-    """Top-1 accuracy of a module in eval mode."""
+    """Return the top-1 accuracy of a module in eval mode."""
     return float((module.eval()(images).argmax(1) == classes).float().mean())

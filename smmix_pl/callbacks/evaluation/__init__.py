@@ -1,1 +1,1 @@
-"""Callbacks that measure a model during validation and test."""
+"""Callbacks that evaluate a model during validation and test."""

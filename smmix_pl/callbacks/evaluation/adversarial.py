@@ -21,53 +21,53 @@ class Attack(Evaluation):
     """Test accuracy under an attack at several strengths.
 
     Args:
-        eps: Strengths: the largest change of a pixel value, of 255.
+        eps: Attack strengths: largest change of a pixel, in pixel values of 255.
     """
 
     name: ClassVar[str]
 
     def __init__(self, eps: Sequence[float] = (8.0,)) -> None:
+        attack = type(self).__name__
         for value in eps:
             if not 0 < value <= 255:
                 raise InputError(
-                    f"{type(self).__name__}'s eps {value} is not in (0, 255]; it counts pixel "
-                    "values, so papers' 8/255 is 8"
+                    f"{attack}.eps={value}: must be in (0, 255]. "
+                    "Give pixel values; 8/255 in papers is 8."
                 )
         if not eps:
-            raise InputError(f"{type(self).__name__} has no eps; papers take 8")
+            raise InputError(f"{attack}.eps=[]: empty. Set at least one strength; papers use 8.")
         self.eps = sorted(set(eps))
 
     @abstractmethod
-    def attacked(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
-        """The images of a batch under the attack."""
+    def perturb(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
+        """Return the attacked images of a batch."""
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What else the numbers depend on."""
+        """Settings that the accuracies depend on."""
         return {"unit": "pixel values of 255"}
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew."""
+        """Reset the accuracies."""
         self.accuracy = on_device(SweepAccuracy(1 + len(self.eps)), model)
 
     def update(self, batch: EvalBatch) -> None:
-        """Attack one batch at every strength."""
-        data = batch.trainer.datamodule  # type: ignore[attr-defined]
-        scale = pixel_scale(data.mean, data.std, batch.images)
+        """Attack a batch at every strength."""
+        scale = pixel_scale(batch.data.mean, batch.data.std, batch.images)
         self.accuracy.update(0, batch.logits, batch.labels)
         for condition, eps in enumerate(self.eps, start=1):
-            # found in full precision: half a precision rounds small gradients to 0, sign and all
-            attacked = self.attacked(batch, eps, scale)
+            # computed in full precision: half precision rounds small gradients to 0
+            attacked = self.perturb(batch, eps, scale)
             self.accuracy.update(condition, batch.logits_of(attacked), batch.labels)
 
     def compute(self, images: int) -> EvalResult:
-        """The accuracy at each strength."""
+        """Return the accuracy at each strength."""
         curve = Curve([0.0, *self.eps], self.accuracy.compute())
         return EvalResult(self.protocol, images, curves={self.name: curve})
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """The curve."""
-        curves = {type(self).__name__: report.curves[self.name]}
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return the accuracy curve."""
+        curves = {type(self).__name__: result.curves[self.name]}
         title = f"Robustness to {type(self).__name__}"
         return {self.name: accuracy_curves(curves, title, "eps (pixel values of 255)")}
 
@@ -75,27 +75,33 @@ class Attack(Evaluation):
 class FGSM(Attack):
     """Test accuracy under the fast gradient sign method (Goodfellow et al., 2015).
 
-    Logs ``test/fgsm_8`` for eps = 8/255. Arguments: see `Attack`.
+    Logged keys:
+        `test/fgsm_8`: Accuracy at eps = 8/255.
+
+    Args:
+        eps: Attack strengths: largest change of a pixel, in pixel values of 255.
     """
 
     name = "fgsm"
 
-    def attacked(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
-        """One step."""
+    def perturb(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
+        """Return the images after one step."""
         return fgsm(batch.model, batch.images, batch.classes, eps, scale)
 
 
 class PGD(Attack):
     """Test accuracy under projected gradient descent (Madry et al., 2018) from a random start.
 
-    Logs ``test/pgd_8`` for eps = 8/255. The random start of an image depends only on the seed and
-    its place in the test set.
+    The random start of an image depends only on the seed and its place in the test set.
+
+    Logged keys:
+        `test/pgd_8`: Accuracy at eps = 8/255.
 
     Args:
-        eps: Strengths: the largest change of a pixel value, of 255.
-        step: Pixel values per step.
-        steps: How many.
-        seed: Of the random start.
+        eps: Attack strengths: largest change of a pixel, in pixel values of 255.
+        step: Step size in pixel values.
+        steps: Number of steps.
+        seed: Seed of the random start.
     """
 
     name = "pgd"
@@ -104,18 +110,20 @@ class PGD(Attack):
         self, eps: Sequence[float] = (8.0,), step: float = 2.0, steps: int = 10, seed: int = 0
     ) -> None:
         super().__init__(eps)
-        if steps < 1 or not 0 < step <= 255:
-            raise InputError(f"PGD takes {steps} steps of {step}; papers take 10 of 2")
+        if steps < 1:
+            raise InputError(f"PGD.steps={steps}: must be at least 1. Papers use 10.")
+        if not 0 < step <= 255:
+            raise InputError(f"PGD.step={step}: must be in (0, 255] pixel values. Papers use 2.")
         self.step, self.steps, self.seed = step, steps, seed
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What else the numbers depend on."""
+        """Settings that the accuracies depend on."""
         own = {"step": self.step, "steps": self.steps, "start": "random", "seed": self.seed}
         return super().protocol | own
 
-    def attacked(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
-        """Several steps, within the limit."""
+    def perturb(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
+        """Return the images after several steps, within the limit."""
         start = random_start(batch.images, self.seed, batch.places)
         return pgd(
             batch.model, batch.images, batch.classes, eps, scale, start, self.step, self.steps

@@ -1,5 +1,9 @@
-"""From Lightning's evaluation hooks to three methods: begin, measure, report."""
+"""Base class of evaluations: Lightning's hooks become `reset`, `update` and `compute`.
 
+Shapes: B batch, H W pixels, K classes, G_h G_w token grid.
+"""
+
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from smmix_pl.callbacks.output.figure_saver import save_figure
+from smmix_pl.data.datamodule import ImageData, image_data
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult
@@ -25,13 +30,13 @@ class EvalBatch:
     """One evaluated batch, and the model that evaluated it.
 
     Attributes:
-        images: ``(B, 3, H, W)``, normalized.
-        labels: As the data gives them: class numbers ``(B,)``, or all that are right, ``(B, K)``
-            bool.
-        logits: The model's, ``(B, K)``; -inf for classes that the data leaves out.
-        places: Each image's index in the data set, over all ranks.
-        model: In eval mode; averaged weights are in place, if there are any.
-        trainer: Where it runs.
+        images: Normalized images, `(B, 3, H, W)`.
+        labels: Labels from the dataset: class indices `(B,)`, or `(B, K)` bool, true for each
+            correct class.
+        logits: Logits of the model, `(B, K)`; -inf for classes that the dataset excludes.
+        places: Index of each image in the dataset, over all ranks.
+        model: Model in eval mode, with the EMA weights if there are any.
+        trainer: Trainer that runs the evaluation.
     """
 
     images: Tensor
@@ -43,45 +48,51 @@ class EvalBatch:
 
     @property
     def classes(self) -> Tensor:
-        """True classes, ``(B,)``; of several that are right, the likeliest."""
+        """True classes `(B,)`; of several correct ones, the one with the highest logit."""
         return true_classes(self.labels, self.logits)
 
-    def known(self) -> "EvalBatch":
-        """Without the images that are of no class."""
+    @property
+    def data(self) -> ImageData:
+        """Datamodule that the images come from."""
+        return image_data(self.trainer)
+
+    def without_outliers(self) -> "EvalBatch":
+        """Return the batch without the images that belong to no class."""
         kept = self.classes != OUTLIER
         places = [place for place, keep in zip(self.places, kept.tolist(), strict=True) if keep]
         images, labels, logits = self.images[kept], self.labels[kept], self.logits[kept]
         return replace(self, images=images, labels=labels, logits=logits, places=places)
 
     def logits_of(self, images: Tensor) -> Tensor:
-        """The model's logits of other images, in the precision that the test runs in."""
+        """Return the logits of other images, in the precision of the test."""
         with self.trainer.precision_plugin.forward_context():
             return self.model(images)
 
     def attention(self) -> Tensor:
-        """How much the model attends to each token of the images, ``(B, G_h, G_w)``."""
+        """Return the attention that each token of the images receives, `(B, G_h, G_w)`."""
         with self.trainer.precision_plugin.forward_context():
             return self.model.backbone.guide(self.images).attention
 
 
 class Evaluation(Callback, ABC):
-    """Measures something on every batch of an evaluation, as it passes.
+    """Evaluates every batch of a validation or test as it passes.
 
-    Data is read once, however many evaluations there are. After a stage, what was found is logged,
-    kept in ``found`` for the callbacks that write and print it, and drawn (test only).
+    Images are read once, regardless of the number of evaluations. At the end of a stage the metrics
+    are logged. After a test, the result is also kept for the callbacks that write or print it, and
+    its figures are saved.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("test",)
-    measures_outliers: ClassVar[bool] = False
-    """Whether images of no class are measured as well, where the data has such."""
-    found: EvalResult | None = None
-    """What the last test found."""
+    includes_outliers: ClassVar[bool] = False
+    """If True, images that belong to no class are evaluated as well."""
+    result: EvalResult | None = None
+    """Result of the last test."""
     _seen = 0
     _images = 0
 
     @abstractmethod
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin a stage anew."""
+        """Reset the accumulated state."""
 
     @abstractmethod
     def update(self, batch: EvalBatch) -> None:
@@ -89,19 +100,25 @@ class Evaluation(Callback, ABC):
 
     @abstractmethod
     def compute(self, images: int) -> EvalResult:
-        """What was found on so many images; runs on every rank, as metrics are summed here."""
+        """Return the result over all ranks.
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """Pictures of it, by name without the stage."""
+        Called on every rank, also on one that evaluated no image, because metrics are reduced here.
+
+        Args:
+            images: Number of evaluated images on all ranks.
+        """
+
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return figures of a test result, by name without the stage."""
         return {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, if this stage is measured."""
-        self._begin(trainer, pl_module, "val")
+        """Reset, if validation is evaluated."""
+        self._start_stage(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, if this stage is measured."""
-        self._begin(trainer, pl_module, "test")
+        """Reset, if the test is evaluated."""
+        self._start_stage(trainer, pl_module, "test")
 
     def on_validation_batch_end(
         self,
@@ -112,9 +129,9 @@ class Evaluation(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch, if this stage is measured."""
+        """Add a batch, if validation is evaluated."""
         if "val" in self.stages:
-            self._measure(trainer, pl_module, outputs, batch)
+            self._add_batch(trainer, pl_module, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -125,39 +142,42 @@ class Evaluation(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch, if this stage is measured."""
+        """Add a batch, if the test is evaluated."""
         if "test" in self.stages:
-            self._measure(trainer, pl_module, outputs, batch)
+            self._add_batch(trainer, pl_module, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was found."""
+        """Log the metrics."""
         if "val" in self.stages:
-            self._log(pl_module, "val", self.compute(self._all_images(trainer)).metrics)
+            self._log(pl_module, "val", self._compute(trainer).metrics)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log and keep what was found."""
+        """Log the metrics and keep the result."""
         if "test" in self.stages:
-            self.found = self.compute(self._all_images(trainer))
-            self._log(pl_module, "test", self._news(trainer, self.found))
+            self.result = self._compute(trainer)
+            self._log(pl_module, "test", self._unique_metrics(trainer, self.result))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first evaluation draws for all; of one name, the last one's, as overlays add it."""
-        evaluations = found_by(trainer)
+        """Save the figures; of two with one name, that of the last evaluation.
+
+        The first evaluation saves the figures of all.
+        """
+        evaluations = finished_evaluations(trainer)
         if evaluations[:1] != [self] or not trainer.is_global_zero:
             return
         figures: dict[str, Figure] = {}
-        for one in evaluations:
-            figures |= one.figures(cast(EvalResult, one.found))
+        for evaluation in evaluations:
+            figures |= evaluation.figures(cast(EvalResult, evaluation.result))
         for name, figure in figures.items():
             save_figure(trainer, f"test/{name}", figure)
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def _start_stage(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage in self.stages:
             self._seen = self._images = 0
-            self.found = None
+            self.result = None
             self.reset(trainer, cast(SMMixModule, pl_module))
 
-    def _measure(
+    def _add_batch(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any
     ) -> None:
         images, labels = batch
@@ -169,44 +189,48 @@ class Evaluation(Callback, ABC):
         self._seen += len(images)
         model = cast(SMMixModule, pl_module)
         evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if getattr(data, "has_outliers", False) and not self.measures_outliers:
-            evaluated = evaluated.known()
+        if image_data(trainer).has_outliers and not self.includes_outliers:
+            evaluated = evaluated.without_outliers()
         if evaluated.places:
             self.update(evaluated)
         self._images += len(evaluated.places)
 
-    def _all_images(self, trainer: Trainer) -> int:
+    def _compute(self, trainer: Trainer) -> EvalResult:
         images = torch.tensor(float(self._images), device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(images, reduce_op="sum"))
+        total = int(trainer.strategy.reduce(images, reduce_op="sum"))
+        with warnings.catch_warnings():
+            # true on a rank whose images were all skipped as corrupt; its states are zeros
+            warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
+            return self.compute(total)
 
-    def _news(self, trainer: Trainer, found: EvalResult) -> dict[str, float]:
-        """What no other evaluation has found; of two that differ in settings the first counts."""
-        known: dict[str, float] = {}
-        for one in found_by(trainer):
-            if one is not self:
-                known |= cast(EvalResult, one.found).metrics
-        for name, value in found.metrics.items():
-            if name in known and abs(known[name] - value) > 1e-6:
+    def _unique_metrics(self, trainer: Trainer, result: EvalResult) -> dict[str, float]:
+        """Return the metrics that no earlier evaluation logged; the first of two values counts."""
+        logged: dict[str, float] = {}
+        for evaluation in finished_evaluations(trainer):
+            if evaluation is not self:
+                logged |= cast(EvalResult, evaluation.result).metrics
+        for name, value in result.metrics.items():
+            if name in logged and abs(logged[name] - value) > 1e-6:
                 rank_zero_warn(
-                    f"two evaluations in trainer.callbacks give test/{name}: {known[name]:.4f}, "
-                    f"which counts, and {value:.4f} by {found.protocol}; test them one at a time"
+                    f"trainer.callbacks: two evaluations log test/{name}. {logged[name]:.4f} is "
+                    f"kept; {value:.4f} was measured with {result.protocol}. Test them one at a "
+                    "time."
                 )
-        return {name: value for name, value in found.metrics.items() if name not in known}
+        return {name: value for name, value in result.metrics.items() if name not in logged}
 
     def _log(self, pl_module: LightningModule, stage: str, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            # summed over the ranks already, which the mean over them leaves as it is
+            # already reduced over the ranks; their mean is the same value
             pl_module.log(f"{stage}/{name}", value, sync_dist=True)
 
 
-def found_by(trainer: Trainer) -> list[Evaluation]:
-    """The evaluations among a trainer's callbacks that found something, in their order."""
+def finished_evaluations(trainer: Trainer) -> list[Evaluation]:
+    """Return the evaluations in trainer.callbacks that have a test result, in their order."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [one for one in callbacks if isinstance(one, Evaluation) and one.found is not None]
+    return [one for one in callbacks if isinstance(one, Evaluation) and one.result is not None]
 
 
 def on_device(metric: AnyMetric, model: LightningModule) -> AnyMetric:
-    """The metric where the model is, so that nothing waits for a copy of the logits."""
-    # Apple's GPUs have no float64
+    """Return the metric on the device of the model, so that logits need not be copied."""
+    # Apple GPUs have no float64
     return metric.to("cpu" if model.device.type == "mps" else model.device)

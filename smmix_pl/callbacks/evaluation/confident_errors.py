@@ -1,4 +1,4 @@
-"""The errors that the model is surest of, with their images."""
+"""Most confident errors, with their images."""
 
 from typing import Any, NamedTuple
 
@@ -10,22 +10,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation
+from smmix_pl.checks import in_range
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.data.transforms import denormalize
-from smmix_pl.errors import InputError
 from smmix_pl.module import SMMixModule
-from smmix_pl.plots.error_gallery import errors_figure
+from smmix_pl.plots.error_gallery import error_gallery
 from smmix_pl.runs.results import EvalResult
 
 
 class WrongImage(NamedTuple):
-    """An image that was taken for something else.
+    """Misclassified image.
 
     Attributes:
-        confidence: In the predicted class, in [0, 1].
+        confidence: Confidence in the predicted class, in [0, 1].
         place: Index in the test set.
-        true: Its class.
-        predicted: What it was taken for.
-        image: ``(3, H, W)``, normalized, on the CPU.
+        true: True class.
+        predicted: Predicted class.
+        image: Normalized image on the CPU, `(3, H, W)`.
     """
 
     confidence: float
@@ -36,29 +37,28 @@ class WrongImage(NamedTuple):
 
 
 class ConfidentErrors(Evaluation):
-    """Draws the wrong predictions of highest confidence, and gives them to W&B as a table.
+    """Draws the most confident errors, and logs them to W&B as a table.
 
     Args:
-        count: How many; at least 1. No more than these are kept in memory.
+        count: Number of errors, at least 1. No more images than these are kept in memory.
     """
 
     def __init__(self, count: int = 12) -> None:
-        if count < 1:
-            raise InputError(f"ConfidentErrors' count is {count}; it must be at least 1")
+        in_range("ConfidentErrors.count", count, 1)
         self.count = count
         self.worst: list[WrongImage] = []
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew."""
+        """Drop the errors."""
         self.worst = []
         self._trainer = trainer
 
     def update(self, batch: EvalBatch) -> None:
-        """Keep the batch's errors that belong to the worst so far."""
+        """Keep the errors of a batch that are among the most confident so far."""
         confidence, predicted = batch.logits.float().softmax(dim=1).max(dim=1)
         wrong = torch.where(predicted != batch.classes, confidence, -1.0)
         order = wrong.argsort(descending=True, stable=True)[: self.count].tolist()
-        found = [
+        errors = [
             WrongImage(
                 float(wrong[i]),
                 batch.places[i],
@@ -69,46 +69,46 @@ class ConfidentErrors(Evaluation):
             for i in order
             if wrong[i] >= 0
         ]
-        self.worst = _worst(self.worst + found, self.count)
+        self.worst = _most_confident(self.worst + errors, self.count)
 
     def compute(self, images: int) -> EvalResult:
-        """Nothing to log; the worst of all ranks come together here."""
+        """Collect the errors of all ranks; there is no metric."""
         if self._trainer.world_size > 1:
-            every: list[Any] = [None] * self._trainer.world_size
-            torch.distributed.all_gather_object(every, self.worst)
-            self.worst = _worst([one for rank in every for one in rank], self.count)
+            gathered: list[Any] = [None] * self._trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.worst)
+            errors = [error for rank in gathered for error in rank]
+            self.worst = _most_confident(errors, self.count)
         return EvalResult({}, images)
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """The images with what they are and what they were taken for."""
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return a gallery of the images with true and predicted class."""
         if not self.worst:
             return {}
-        return {"errors": errors_figure(self._pictures(), self._errors())}
+        names = image_data(self._trainer).class_names
+        errors = [(names[one.true], names[one.predicted], one.confidence) for one in self.worst]
+        return {"errors": error_gallery(self._plain_images(), errors)}
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give them to W&B, as a table beside the picture."""
+        """Save the figures, and log the table to W&B."""
         super().on_test_end(trainer, pl_module)
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        names = image_data(trainer).class_names
         columns = ["image", "true class", "predicted class", "confidence", "place in the test set"]
         for logger in trainer.loggers if trainer.is_global_zero and self.worst else []:
             if isinstance(logger, WandbLogger):
                 rows = [
                     [
-                        wandb.Image(picture.permute(1, 2, 0).numpy()),
-                        *(names[one.true], names[one.predicted], one.confidence, one.place),
+                        wandb.Image(image.permute(1, 2, 0).numpy()),
+                        *(names[error.true], names[error.predicted]),
+                        *(error.confidence, error.place),
                     ]
-                    for picture, one in zip(self._pictures(), self.worst, strict=True)
+                    for image, error in zip(self._plain_images(), self.worst, strict=True)
                 ]
                 logger.log_table("test/confident_errors", columns=columns, data=rows)
 
-    def _pictures(self) -> list[Tensor]:
-        data: Any = self._trainer.datamodule  # type: ignore[attr-defined]
-        return [denormalize(one.image, data.mean, data.std) for one in self.worst]
-
-    def _errors(self) -> list[tuple[str, str, float]]:
-        names = self._trainer.datamodule.class_names  # type: ignore[attr-defined]
-        return [(names[one.true], names[one.predicted], one.confidence) for one in self.worst]
+    def _plain_images(self) -> list[Tensor]:
+        data = image_data(self._trainer)
+        return [denormalize(error.image, data.mean, data.std) for error in self.worst]
 
 
-def _worst(wrong: list[WrongImage], count: int) -> list[WrongImage]:
-    return sorted(wrong, key=lambda one: (-one.confidence, one.place))[:count]
+def _most_confident(errors: list[WrongImage], count: int) -> list[WrongImage]:
+    return sorted(errors, key=lambda error: (-error.confidence, error.place))[:count]

@@ -1,4 +1,4 @@
-"""What papers report on the corrupted sets: the error under each corruption, and their mean."""
+"""Metrics of corrupted test sets: error under each corruption, and mean corruption error."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.data.datasets.corrupted import Corrupted
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
@@ -14,44 +15,47 @@ from smmix_pl.runs.results import EvalResult
 
 
 class CorruptionError(Evaluation):
-    """Logs the error under each corruption and the mean corruption error, as fractions.
+    """Logs the error under each corruption, and the mean corruption error, as fractions.
 
-    As ``test/error_fog``, mean over severities, and ``test/mCE``, relative to AlexNet's errors on
-    ImageNet-C. For `ImageNetC`, `CIFAR10C` and `CIFAR100C`.
+    For `ImageNetC`, `CIFAR10C` and `CIFAR100C`.
+
+    Logged keys:
+        `test/error_fog`: Error under a corruption, averaged over severities.
+        `test/mCE`: Mean over corruptions; on ImageNet-C relative to the errors of AlexNet.
     """
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew.
+        """Reset the accuracies.
 
         Raises:
-            InputError: The data has no corruptions.
+            InputError: The dataset has no corruptions.
         """
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = image_data(trainer)
         if not isinstance(data, Corrupted):
             raise InputError(
-                f"CorruptionError is for ImageNetC, CIFAR10C and CIFAR100C, not for "
-                f"{type(data).__name__}; take it out of trainer.callbacks"
+                f"trainer.callbacks: CorruptionError does not support {type(data).__name__}. "
+                "Remove it, or test on ImageNetC, CIFAR10C or CIFAR100C."
             )
-        self.data = data
+        self.test_set = data
         self.ends = torch.tensor(data.test_ends)
         self.accuracy = on_device(SweepAccuracy(len(self.ends)), model)
 
     def update(self, batch: EvalBatch) -> None:
-        """Add a batch, each image to the corruption and severity that its place is in."""
+        """Add a batch; the place of an image determines its corruption and severity."""
         part = torch.bucketize(torch.tensor(batch.places), self.ends, right=True)
         for condition in part.unique().tolist():
-            here = (part == condition).to(batch.logits.device)
-            self.accuracy.update(condition, batch.logits[here], batch.labels[here])
+            selected = (part == condition).to(batch.logits.device)
+            self.accuracy.update(condition, batch.logits[selected], batch.labels[selected])
 
     def compute(self, images: int) -> EvalResult:
-        """Mean errors over severities, and their mean over corruptions."""
+        """Return the mean error over severities, and its mean over corruptions."""
         accuracy = torch.tensor(self.accuracy.compute())
-        rates = (1 - accuracy).view(len(self.data.corruptions), -1).mean(dim=1)
-        errors = dict(zip(self.data.corruptions, rates.tolist(), strict=True))
-        reference = self.data.reference_errors
+        rates = (1 - accuracy).view(len(self.test_set.corruptions), -1).mean(dim=1)
+        errors = dict(zip(self.test_set.corruptions, rates.tolist(), strict=True))
+        reference = self.test_set.reference_errors
         mean = mean_corruption_error(errors, reference)
         protocol = {
-            "severities": list(self.data.severities),
+            "severities": list(self.test_set.severities),
             "mCE": "plain mean" if reference is None else "relative to AlexNet",
         }
         named = {f"error_{name}": error for name, error in errors.items()}
@@ -61,12 +65,12 @@ class CorruptionError(Evaluation):
 def mean_corruption_error(
     errors: Mapping[str, float], reference: Mapping[str, float] | None
 ) -> float:
-    """Mean over corruptions of the error, relative to a reference model's where there is one.
+    """Return the mean error over corruptions, relative to a reference model if there is one.
 
     Args:
-        errors: Top-1 error of each corruption, mean over severities, in [0, 1].
-        reference: The reference model's; null for the plain mean, as papers do on CIFAR.
-            Corruptions that it does not know are left out.
+        errors: Top-1 error of each corruption, averaged over severities, in [0, 1].
+        reference: Errors of the reference model. Corruptions without one are excluded. None returns
+            the plain mean, as papers report it on CIFAR.
     """
     if reference is None:
         return sum(errors.values()) / len(errors)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAveragePrecision
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
-from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.datamodule import ImageData, image_data
 from smmix_pl.data.transforms import normalize
 from smmix_pl.errors import InputError
-from smmix_pl.metrics import OUTLIER, DetectionHistograms, coarse
+from smmix_pl.metrics import OUTLIER, DetectionHistograms, merge_bins
 from smmix_pl.metrics.histogram import log_odds
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots import score_histograms
@@ -22,15 +22,20 @@ from smmix_pl.runs.results import EvalResult
 
 
 class OutlierDetection(Evaluation):
-    """How well the largest softmax probability tells test images from images of another set.
+    """Detection of images from another dataset by the largest softmax probability.
 
-    Logs ``test/ood_auroc`` and ``test/ood_fpr95`` (Hendrycks and Gimpel, 2017), with the test
-    images as the positives. Outliers are normalized as the test images are.
+    Test images are the positives (Hendrycks and Gimpel, 2017). Outliers are normalized with the
+    mean and std of the test images.
+
+    Logged keys:
+        `test/ood_auroc`: Area under the ROC curve, in [0, 1].
+        `test/ood_fpr95`: False positive rate at 95% true positive rate, in [0, 1].
 
     Args:
-        outliers: The other data set; its test part is used, whatever its classes. Null takes
-            uniform noise, one image for each test image: a sanity check that needs no data.
-        seed: Of the noise.
+        outliers: Datamodule of the other dataset; its test split is used, and its classes are
+            ignored. `null` uses uniform noise, one image per test image: a sanity check that needs
+            no data.
+        seed: Seed of the noise.
     """
 
     def __init__(self, outliers: ImageData | None = None, seed: int = 0) -> None:
@@ -38,56 +43,56 @@ class OutlierDetection(Evaluation):
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Open the other data set.
+        """Open the other dataset.
 
         Raises:
-            InputError: Its images have another size.
+            InputError: Its images have another size than the test images.
         """
         if stage != "test" or self.outliers is None:
             return
-        size = trainer.datamodule.image_size  # type: ignore[attr-defined]
-        if self.outliers.image_size != size:
+        data, size = image_data(trainer), self.outliers.image_size
+        if size != data.image_size:
             raise InputError(
-                f"OutlierDetection's outliers are {self.outliers.image_size} and the test images "
-                f"{size}; set the outliers' image_size to the same"
+                f"OutlierDetection.outliers.image_size={list(size)}: must equal data.image_size. "
+                f"Set it to {list(data.image_size)}."
             )
         self.outliers.trainer = trainer
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.outliers.mean, self.outliers.std = data.mean, data.std  # what the model knows
+        self.outliers.mean, self.outliers.std = data.mean, data.std  # as the model was trained
         self.outliers.prepare_data()  # processes wait for each other while one downloads
         self.outliers.setup("test")
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew."""
+        """Reset the histograms, and start the outliers from their first batch."""
         self.histograms = on_device(DetectionHistograms(), model)
         self.batches = iter(()) if self.outliers is None else self._batches(self.outliers, model)
 
     def update(self, batch: EvalBatch) -> None:
-        """Add a batch of images and one of noise; with the first batch, all of another set."""
+        """Add a batch of images and a batch of noise, or all outliers with the first batch."""
         self.histograms.update(batch.logits, outliers=False)
-        for others in [self._noise(batch)] if self.outliers is None else self.batches:
-            self.histograms.update(batch.logits_of(others), outliers=True)
+        for outliers in [self._noise(batch)] if self.outliers is None else self.batches:
+            self.histograms.update(batch.logits_of(outliers), outliers=True)
 
     def compute(self, images: int) -> EvalResult:
-        """AUROC and FPR at 95% TPR."""
-        found = self.histograms.compute()
+        """Return AUROC, and FPR at 95% TPR."""
+        detection = self.histograms.compute()
         outliers = "uniform noise" if self.outliers is None else type(self.outliers).__name__
         protocol: dict[str, Any] = {
             "outliers": outliers,
-            "outlier_images": found.outliers,
+            "outlier_images": detection.outliers,
             "score": "largest softmax probability",
         }
         if self.outliers is None:
             protocol["seed"] = self.seed
-        self.histogram = coarse(found.shares)
-        return EvalResult(protocol, images, {"ood_auroc": found.auroc, "ood_fpr95": found.fpr95})
+        self.histogram = merge_bins(detection.fractions)
+        scalars = {"ood_auroc": detection.auroc, "ood_fpr95": detection.fpr95}
+        return EvalResult(protocol, images, scalars)
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """Both histograms."""
-        auroc, fpr = (100 * report.scalars[name] for name in ("ood_auroc", "ood_fpr95"))
-        names = ("test images", report.protocol["outliers"])
-        title = f"Outliers: AUROC {auroc:.1f}%, FPR95 {fpr:.1f}%"
-        label = "log odds of the largest softmax probability"
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return the histograms of test images and outliers."""
+        auroc, fpr = (100 * result.scalars[name] for name in ("ood_auroc", "ood_fpr95"))
+        names = ("test images", result.protocol["outliers"])
+        title = f"Outlier detection: AUROC {auroc:.1f}%, FPR95 {fpr:.1f}%"
+        label = "Log odds of the largest softmax probability"
         return {"outliers": score_histograms(*self.histogram, names, title, label)}
 
     def _batches(self, data: ImageData, model: SMMixModule) -> Iterator[Tensor]:
@@ -96,45 +101,47 @@ class OutlierDetection(Evaluation):
             yield data.on_after_batch_transfer(moved, 0)[0]
 
     def _noise(self, batch: EvalBatch) -> Tensor:
-        data = batch.trainer.datamodule  # type: ignore[attr-defined]
         shape = batch.images.shape[1:]
         drawn = [
             torch.randint(256, shape, generator=place_generator(self.seed, place))
             for place in batch.places
         ]
         noise = torch.stack(drawn).to(batch.images.device)
-        return normalize(noise, data.mean, data.std).to(batch.images.dtype)
+        return normalize(noise, batch.data.mean, batch.data.std).to(batch.images.dtype)
 
 
 class OutlierPrecision(Evaluation):
-    """Area under the precision-recall curve of a set's own outliers, found by low confidence.
+    """Detection of the outliers that a dataset contains, by low confidence (ImageNet-O).
 
-    Logs ``test/AUPR``. Outliers, which have the class -1, are the positives; confidence is the
-    largest softmax probability over the classes in question (ImageNet-O's protocol).
+    Outliers have the label -1 and are the positives. Confidence is the largest softmax probability
+    over the classes of the dataset.
+
+    Logged keys:
+        `test/AUPR`: Area under the precision-recall curve, in [0, 1].
     """
 
-    measures_outliers = True
+    includes_outliers = True
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew.
+        """Reset the metric.
 
         Raises:
-            InputError: The data has no outliers of its own.
+            InputError: The dataset contains no outliers.
         """
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = image_data(trainer)
         if not data.has_outliers:
             raise InputError(
-                f"OutlierPrecision is for ImageNetO, not for {type(data).__name__}, all images of "
-                "which have a class; take it out of trainer.callbacks, or use OutlierDetection"
+                f"trainer.callbacks: OutlierPrecision does not support {type(data).__name__}, "
+                "which has no outliers. Remove it, test on ImageNetO, or use OutlierDetection."
             )
         self.precision = on_device(BinaryAveragePrecision(), model)
 
     def update(self, batch: EvalBatch) -> None:
         """Add a batch."""
-        doubt = torch.sigmoid(-log_odds(batch.logits))  # 1 - p, told apart where p rounds to 1
+        doubt = torch.sigmoid(-log_odds(batch.logits))  # 1 - p, also distinct where p rounds to 1
         self.precision.update(doubt, (batch.classes == OUTLIER).long())
 
     def compute(self, images: int) -> EvalResult:
-        """The area, over all ranks."""
+        """Return the area under the precision-recall curve over all ranks."""
         protocol = {"outliers": "of the set", "score": "largest softmax probability"}
         return EvalResult(protocol, images, {"AUPR": float(self.precision.compute())})

@@ -1,4 +1,4 @@
-"""Robustness to patch shuffling: what is left of the accuracy without the spatial order."""
+"""Robustness to patch shuffling: accuracy without the spatial order."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
@@ -17,37 +18,43 @@ PUBLISHED = (2, 4, 8, 14)
 
 
 class PatchShuffle(Evaluation):
-    """Test accuracy with the image cut into a grid and its tiles shuffled (Naseer et al., 2021).
+    """Test accuracy on images cut into a grid of shuffled tiles (Naseer et al., 2021).
 
-    Logs ``test/shuffle_4`` for a grid of 4 x 4. The permutation of an image depends only on the
-    seed and its place in the test set.
+    The permutation of an image depends only on the seed and its place in the test set.
+
+    Logged keys:
+        `test/shuffle_4`: Accuracy with a grid of 4 x 4 tiles.
 
     Args:
-        grids: Tiles along a side; null takes those of 2, 4, 8 and 14 that divide the image.
-        seed: Chooses the permutations.
+        grids: Numbers of tiles per side. `null` uses those of 2, 4, 8 and 14 that divide the image.
+        seed: Seed of the permutations.
     """
 
     def __init__(self, grids: Sequence[int] | None = None, seed: int = 0) -> None:
         if grids is not None and not grids:
-            raise InputError("PatchShuffle has no grids; give at least one, or null")
+            raise InputError("PatchShuffle.grids=[]: empty. Set at least one grid, or null.")
         self.grids = None if grids is None else sorted(set(grids))
         self.seed = seed
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew."""
-        height, width = trainer.datamodule.image_size  # type: ignore[attr-defined]
+        """Reset the accuracies.
+
+        Raises:
+            InputError: A grid does not divide the image.
+        """
+        height, width = image_data(trainer).image_size
         fitting = [n for n in self.grids or PUBLISHED if n > 0 and not (height % n or width % n)]
         for grid in self.grids or ():
             if grid not in fitting:
                 raise InputError(
-                    f"PatchShuffle's grid of {grid} x {grid} does not divide images of "
-                    f"{height} x {width} pixels; choose divisors of both"
+                    f"PatchShuffle.grids={grid}: does not divide the image of {height} x {width} "
+                    "pixels. Choose divisors of both sides."
                 )
         self.fitting = fitting
         self.accuracy = on_device(SweepAccuracy(1 + len(fitting)), model)
 
     def update(self, batch: EvalBatch) -> None:
-        """Evaluate one batch at every grid."""
+        """Evaluate a batch with every grid."""
         self.accuracy.update(0, batch.logits, batch.labels)
         for condition, side in enumerate(self.fitting, start=1):
             order = random_order((side, side), self.seed, batch.places).to(batch.images.device)
@@ -55,13 +62,13 @@ class PatchShuffle(Evaluation):
             self.accuracy.update(condition, batch.logits_of(shuffled), batch.labels)
 
     def compute(self, images: int) -> EvalResult:
-        """The accuracy at each grid; 0 stands for the whole image."""
+        """Return the accuracy with each grid; x = 0 is the unshuffled image."""
         curve = Curve([0.0, *map(float, self.fitting)], self.accuracy.compute())
         return EvalResult({"seed": self.seed}, images, curves={"shuffle": curve})
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """The curve, from the whole image, a grid of 1 x 1."""
-        curve = report.curves["shuffle"]
-        from_whole = Curve([1.0, *curve.x[1:]], curve.y)
-        label = "tiles along a side"
-        return {"shuffle": accuracy_curves({"": from_whole}, "Robustness to shuffling", label)}
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return the accuracy curve; it starts at the unshuffled image, a grid of 1 x 1."""
+        curve = result.curves["shuffle"]
+        from_one = Curve([1.0, *curve.x[1:]], curve.y)
+        label = "Tiles per side"
+        return {"shuffle": accuracy_curves({"": from_one}, "Robustness to shuffling", label)}

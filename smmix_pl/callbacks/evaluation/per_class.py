@@ -1,4 +1,4 @@
-"""Which classes the model confuses, and of which it is too sure or not sure enough."""
+"""Confusion matrix and per-class calibration."""
 
 import numpy as np
 import torch
@@ -6,60 +6,66 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import ClassCounts
-from smmix_pl.metrics.class_counts import MOST_CLASSES
+from smmix_pl.metrics.class_counts import MAX_CLASSES
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots.confusion import confused_pairs, confusion_matrix, worst_calibrated
 from smmix_pl.runs.results import EvalResult
 
-MATRIX = 20
-"""A matrix of more classes than this cannot be read; the most confused pairs are drawn instead."""
+MAX_MATRIX_CLASSES = 20
+"""Largest readable confusion matrix; with more classes, the most confused pairs are drawn."""
+MIN_PREDICTIONS = 5
+"""Smallest number of predictions from which the calibration of a class is estimated."""
 
 
 class PerClassMetrics(Evaluation):
-    """Draws which classes are confused, and of which the model is too sure or not sure enough.
+    """Draws the confusion matrix and the worst-calibrated predicted classes.
 
-    The confusion matrix, or of many classes the most confused pairs; and the worst-calibrated
-    predicted classes. Logs the accuracy of the worst class, as ``test/worst_class_top1``.
+    With many classes, the most confused pairs are drawn instead of the matrix.
+
+    Logged keys:
+        `test/worst_class_top1`: Accuracy of the worst class, in [0, 1].
     """
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Begin anew.
+        """Reset the counts.
 
         Raises:
             InputError: There are too many classes for a matrix.
         """
-        if model.num_classes > MOST_CLASSES:
+        if model.num_classes > MAX_CLASSES:
             raise InputError(
-                f"smmix_pl.callbacks.Classes counts up to {MOST_CLASSES} classes, not "
-                f"{model.num_classes}; take it out of trainer.callbacks"
+                f"trainer.callbacks: PerClassMetrics supports at most {MAX_CLASSES} classes, and "
+                f"the model has {model.num_classes}. Remove it."
             )
         self.counts = on_device(ClassCounts(model.num_classes), model)
-        self.names: list[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        self.names = image_data(trainer).class_names
 
     def update(self, batch: EvalBatch) -> None:
         """Add a batch."""
         self.counts.update(batch.logits, batch.classes)
 
     def compute(self, images: int) -> EvalResult:
-        """The worst class among those that were seen."""
+        """Return the accuracy of the worst class that has images."""
         self.confusion, self.confidence = (state.cpu() for state in self.counts.compute())
         seen = self.confusion.sum(dim=1)
         recall = self.confusion.diagonal()[seen > 0] / seen[seen > 0]
         worst = float(recall.min()) if len(recall) else float("nan")
         return EvalResult({"of": "classes with images"}, images, {"worst_class_top1": worst})
 
-    def figures(self, report: EvalResult) -> dict[str, Figure]:
-        """The confusions, and the calibration of each predicted class."""
+    def figures(self, result: EvalResult) -> dict[str, Figure]:
+        """Return the confusions, and the calibration of each predicted class."""
         confusion = self.confusion.numpy()
-        drawn = confusion_matrix if len(confusion) <= MATRIX else confused_pairs
-        predicted = self.confusion.sum(dim=0)
-        often = torch.where(predicted >= 5)[0]  # of fewer predictions, a share says nothing
-        mean = (self.confidence / predicted.clamp(min=1))[often].numpy()
-        right = (self.confusion.diagonal() / predicted.clamp(min=1))[often].numpy()
-        names = np.array(self.names)[often.numpy()]
-        figures = {"confusion": drawn(confusion, self.names)}
-        if len(often):
-            figures["worst_calibrated"] = worst_calibrated(names, mean, right)
+        draw = confusion_matrix if len(confusion) <= MAX_MATRIX_CLASSES else confused_pairs
+        figures = {"confusion": draw(confusion, self.names)}
+        predictions = self.confusion.sum(dim=0)
+        frequent = torch.where(predictions >= MIN_PREDICTIONS)[0]
+        if len(frequent):
+            confidence = (self.confidence / predictions.clamp(min=1))[frequent].numpy()
+            correct = self.confusion.diagonal() / predictions.clamp(min=1)
+            names = np.array(self.names)[frequent.numpy()]
+            accuracy = correct[frequent].numpy()
+            figures["worst_calibrated"] = worst_calibrated(names, confidence, accuracy)
         return figures

@@ -12,7 +12,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from smmix_pl.callbacks.evaluation.base import found_by
+from smmix_pl.callbacks.evaluation.base import finished_evaluations
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult, as_json, write_results
@@ -45,7 +45,7 @@ class ResultsFile(Callback):
 
 def evaluation_reports(trainer: Trainer) -> list[EvalResult]:
     """What the evaluations among a trainer's callbacks found, in their order."""
-    return [cast(EvalResult, one.found) for one in found_by(trainer)]
+    return [cast(EvalResult, one.result) for one in finished_evaluations(trainer)]
 
 
 def plain_report(trainer: Trainer) -> EvalResult:
