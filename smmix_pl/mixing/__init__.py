@@ -1,4 +1,7 @@
-"""Mixers: each turns a batch of images and soft labels into one `Mixed` batch."""
+"""Mixers: each one turns a batch of images and soft labels into a `Mixed` batch.
+
+This is the one place that lists the mixers. To add one, write its file and add it here.
+"""
 
 from smmix_pl.mixing.attentive_cutmix import AttentiveCutMix
 from smmix_pl.mixing.base import Guide, GuideModel, Mixed, Mixer, Readout, Regions, soft_labels

@@ -1,9 +1,9 @@
-"""The seam between mixing and everything else: what a mixer is given and what it returns.
+"""The interface of mixers: their inputs, their outputs, and soft labels.
 
 B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w tokens, K classes.
 
 Image i of a batch, the *target*, is mixed with image B-1-i, its *source*. The middle image of an
-odd batch is its own source, so it leaves every mixer as it came.
+odd batch is its own source, so every mixer leaves it unchanged.
 """
 
 from abc import ABC, abstractmethod
@@ -15,18 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smmix_pl.errors import InputError
+
 Readout = Literal["tokens", "class"]
-"""Whose attention: the mean over the image tokens' queries, or the class token's."""
+"""Queries that the attention is read from: the mean over image tokens, or the class token."""
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What the model under training says of unmixed images.
+    """Output of a guide pass: what a model computes for the unmixed images.
 
     Attributes:
-        logits: Class logits, ``(B, K)``, without gradient; None from a model that was told to stop
-            before it has any, which no mixer that reads them is given.
-        attention: How much each image token is attended to, ``(B, G_h, G_w)`` float32.
+        logits: Class logits, `(B, K)`, without gradient. None if the guide pass stops at an earlier
+            block; mixers with `reads_logits` are never combined with such a pass.
+        attention: Attention that each image token receives, `(B, G_h, G_w)` float32.
     """
 
     logits: Tensor | None
@@ -34,24 +36,24 @@ class Guide:
 
 
 class GuideModel(Protocol):
-    """The model under training, as far as a mixer sees it."""
+    """The part of a model that mixers use."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """The token grid ``(G_h, G_w)`` of one image."""
+        """The token grid `(G_h, G_w)` of one image."""
 
     def guide(self, images: Tensor) -> Guide:
-        """The motivating pass over unmixed images ``(B, C, H, W)``."""
+        """Run the guide pass over unmixed images `(B, C, H, W)`."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Which tokens of the mixed images came from where, and the labels that belong to each part.
+    """The two regions of each mixed image, and the labels of both.
 
     Attributes:
-        source_mask: ``(B, N)`` bool, true where the pixels came from the source image.
-        target_labels: Soft labels of the target images, ``(B, K)``.
-        source_labels: Soft labels of the source images, ``(B, K)``.
+        source_mask: `(B, N)` bool, true where the pixels came from the source image.
+        target_labels: Soft labels of the target images, `(B, K)`.
+        source_labels: Soft labels of the source images, `(B, K)`.
     """
 
     source_mask: Tensor
@@ -61,19 +63,19 @@ class Regions:
 
 @dataclass(frozen=True)
 class Mixed:
-    """One mixed batch. What it carries decides which losses exist.
+    """One mixed batch. Its optional fields decide which losses are computed.
 
     Attributes:
-        images: ``(B, C, H, W)``, new ones unless nothing was mixed.
-        labels: Soft labels, ``(B, K)``.
-        lam: Share of the target image in [0, 1]: one number, or ``(B, 1)``, one for each image.
-        regions: Present if the fine-grained label loss applies.
-        teacher_logits: ``(B, K)`` without gradient, present if the consistency loss applies.
-        attentive_labels: Present if the labels follow the mixed images' own training pass: maps its
-            attention ``(B, G_h, G_w)`` and its class logits ``(B, K)``, float32 both and the
-            logits with gradient, to soft labels ``(B, K)``.
-        notes: What a log should say of this batch beside lam: the region's side in tokens; and,
-            of mixers with two branches, 1 where a region is pasted, 0 where images are blended.
+        images: `(B, C, H, W)`, a new tensor unless nothing was mixed.
+        labels: Soft labels, `(B, K)`.
+        lam: Target fraction in [0, 1]: one number, or `(B, 1)` with one value per image.
+        regions: Inputs of the fine-grained label loss, or None.
+        teacher_logits: Target of the consistency loss, `(B, K)` without gradient, or None.
+        attentive_labels: Function that computes labels from the training pass over the mixed
+            images, or None. It maps attention `(B, G_h, G_w)` and class logits `(B, K)` to soft
+            labels `(B, K)`. Both inputs are float32, and the logits carry gradient.
+        notes: Further values to log. `region_side` is the side of the region in tokens. `branch` is
+            1 where a region was pasted and 0 where images were blended.
     """
 
     images: Tensor
@@ -86,11 +88,11 @@ class Mixed:
 
 
 class Mixer(ABC):
-    """Turns a batch into a `Mixed` batch; told everything by its arguments, it keeps no state.
+    """Base class of mixers. Stateless: everything a mixer needs is passed to `__call__`.
 
     Attributes:
-        readout: Whose attention it goes by, if it goes by any and the module is not told.
-        reads_logits: Whether it reads the logits of the model's `Guide`, not the attention alone.
+        readout: Readout of the attention that the mixer uses, unless the user sets another one.
+        reads_logits: True if the mixer uses the logits of a `Guide`, and not its attention alone.
     """
 
     readout: ClassVar[Readout] = "tokens"
@@ -103,35 +105,85 @@ class Mixer(ABC):
         """Mix one batch.
 
         Args:
-            images: ``(B, C, H, W)``; left unchanged.
-            labels: Soft labels, ``(B, K)``; left unchanged.
-            model: The model under training; a mixer that needs no guide asks for none.
-            rng: Source of every random choice: equal generators give equal batches.
+            images: `(B, C, H, W)`. Left unchanged.
+            labels: Soft labels, `(B, K)`. Left unchanged.
+            model: The model being trained, for mixers that need its grid or a guide pass.
+            rng: Source of all random choices. Equal generators give equal batches.
+        """
+
+    def check_grid(self, grid: tuple[int, int]) -> None:  # noqa: B027 - optional to override
+        """Check that the mixer can mix images of a token grid. Called once, before training.
+
+        Args:
+            grid: The model's token grid, `(G_h, G_w)`.
+
+        Raises:
+            InputError: The mixer would leave every image unchanged, or replace it completely.
         """
 
 
 def soft_labels(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """One-hot labels with label smoothing.
+    """Convert class indices to one-hot labels with label smoothing.
 
     Args:
-        labels: Class numbers, ``(B,)`` int64.
+        labels: Class indices, `(B,)`, of an integer dtype.
         num_classes: K.
-        smoothing: s in [0, 1]: off value s / K, on value 1 - s + s / K.
+        smoothing: s in [0, 1]. The off value is s / K, the on value 1 - s + s / K.
 
     Returns:
-        ``(B, K)`` float32; rows sum to 1.
+        `(B, K)` float32. Each row sums to 1.
+
+    Raises:
+        InputError: The labels are not class indices, for example multi-hot or already soft.
     """
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(
+            f"labels: soft_labels takes class indices (B,) of an integer dtype, got "
+            f"{_described(labels)}. Pass one class per image; multi-label data is not supported. "
+            "Pass labels that are already soft to the mixer directly."
+        )
     off = smoothing / num_classes
-    # Not F.one_hot, which reads the labels on the host to check them
+    # F.one_hot would synchronize with the device to check the labels.
     soft = torch.full((len(labels), num_classes), off, device=labels.device)
-    return soft.scatter_(1, labels[:, None], 1.0 - smoothing + off)
+    return soft.scatter_(1, labels.long()[:, None], 1.0 - smoothing + off)
+
+
+def check_soft_labels(labels: Tensor) -> None:
+    """Check shape and dtype of the labels that a mixer receives.
+
+    Raises:
+        InputError: The labels are not soft labels `(B, K)` of a floating-point dtype.
+    """
+    if labels.ndim != 2 or not labels.is_floating_point():
+        raise InputError(
+            f"labels: mixers take soft labels (B, K) of a float dtype, got {_described(labels)}. "
+            "Convert class indices with smmix_pl.mixing.soft_labels(labels, num_classes)."
+        )
 
 
 def blend(values: Tensor, lam: float | Tensor) -> Tensor:
-    """``lam * values + (1 - lam) * flip(values)``: each row blended with its source's.
+    """Return `lam * values + (1 - lam) * flip(values)`, each row blended with its source row.
 
     Args:
-        values: ``(B, ...)``.
-        lam: Share of the target image: one number, or a tensor that broadcasts over ``values``.
+        values: `(B, ...)`.
+        lam: Target fraction: one number, or a tensor that broadcasts over `values`.
     """
     return lam * values + (1.0 - lam) * values.flip(0)
+
+
+def blend_labels(labels: Tensor, lam: float | Tensor) -> Tensor:
+    """Return the labels of a mixed batch, `(B, K)`.
+
+    Args:
+        labels: Soft labels, `(B, K)`.
+        lam: Target fraction: one number, or `(B, 1)`.
+
+    Raises:
+        InputError: The labels are not soft labels.
+    """
+    check_soft_labels(labels)
+    return blend(labels, lam)
+
+
+def _described(labels: Tensor) -> str:
+    return f"shape {tuple(labels.shape)} of {labels.dtype}"

@@ -1,6 +1,6 @@
-"""SaliencyMix: a box around the most salient pixel of one image over another (Uddin et al., 2021).
+"""SaliencyMix: paste a box around the most salient pixel (Uddin et al., 2021).
 
-B batch, C channels, H W pixels.
+B batch, C channels, H W pixels, L length of one axis.
 """
 
 import math
@@ -20,30 +20,30 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class SaliencyMix(Mixer):
-    """Paste a box around the source image's saliency peak over the same pixels of the target image.
+    """Paste a box around the saliency peak of the source image over the same pixels of the target.
 
-    As in the authors' code (afm-shahab-uddin/SaliencyMix): CutMix's box, clipped at the border,
-    centered on the peak of OpenCV's fine-grained saliency. Unlike there, the detector gets what it
-    reads, gray images of 8 bits: each image is stretched over its own range, where the authors pass
-    normalized floats, whose bytes OpenCV then takes for pixels. Every batch is mixed; on CIFAR the
-    authors mix half of them.
+    As in the authors' code (afm-shahab-uddin/SaliencyMix), the box is CutMix's, clipped at the
+    border and centered on the peak of OpenCV's fine-grained saliency. There are two deviations.
+    First, the detector gets 8-bit gray images, each stretched over its own range. The authors pass
+    normalized floats, whose bytes OpenCV interprets as pixels. Second, every batch is mixed; on
+    CIFAR the authors mix half of them.
 
     Args:
-        alpha: Before clipping the box covers 1 - lam of the image, lam ~ Beta(alpha, alpha); above
+        alpha: Before clipping, the box covers 1 - lam of the image, lam ~ Beta(alpha, alpha). Above
             0.
-        peak: ``first``: one box for the batch, at the peak of the first image's source, as in the
-            authors' code; ``each``: every source image's own peak, as in the paper.
+        peak: `first` uses one box per batch, at the peak of the first image's source, as in the
+            authors' code. `each` uses the peak of each source image, as in the paper.
     """
 
     def __init__(self, alpha: float = 1.0, peak: Literal["first", "each"] = "first") -> None:
-        self.alpha = positive("SaliencyMix's alpha", alpha, "The paper uses 1")
-        one_of("SaliencyMix's peak", peak, ("first", "each"))
+        self.alpha = positive("model.mixer.alpha", alpha, "The paper uses 1")
+        one_of("model.mixer.peak", peak, ("first", "each"))
         self.peak = peak
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
-        """Mix one batch; see `Mixer`."""
+        """Mix one batch. See `Mixer`."""
         height, width = images.shape[-2:]
         side_ratio = math.sqrt(1.0 - rng.beta(self.alpha, self.alpha))
         sources = images.flip(0) if self.peak == "each" else images[-1:]
@@ -54,13 +54,13 @@ class SaliencyMix(Mixer):
 
 
 def gray_levels(images: Tensor) -> Tensor:
-    """Gray images stretched over the whole numbers from 0 to 255.
+    """Convert images to gray levels, stretched over the integers 0 to 255.
 
     Args:
-        images: ``(B, C, H, W)``; three channels are red, green and blue.
+        images: `(B, C, H, W)`. Three channels are red, green and blue.
 
     Returns:
-        ``(B, H, W)`` float32.
+        `(B, H, W)` float32.
     """
     if images.shape[1] == 3:
         red, green, blue = images.float().unbind(dim=1)
@@ -73,18 +73,18 @@ def gray_levels(images: Tensor) -> Tensor:
 
 
 def fine_grained_saliency(gray: Tensor) -> Tensor:
-    """Centre-surround differences over six neighborhoods (Montabone and Soto, 2010).
+    """Compute center-surround differences over six neighborhoods (Montabone and Soto, 2010).
 
-    As OpenCV's ``StaticSaliencyFineGrained``: twice smoothed; how much each pixel is brighter (on)
-    or darker (off) than the mean of its neighborhood without it, cut to whole numbers and summed;
-    both sums scaled to 255 and added. OpenCV's result is 8 bits wide and overflows where on and off
-    together pass 255; this one does not.
+    As in OpenCV's `StaticSaliencyFineGrained`, images are smoothed twice. Each pixel is compared
+    with the mean of its neighborhood without itself. The amounts by which it is brighter (on) or
+    darker (off) are truncated to integers and summed. Both sums are scaled to 255 and added.
+    OpenCV's 8-bit result overflows where on and off exceed 255 together; this one does not.
 
     Args:
-        gray: ``(B, H, W)`` float32, whole numbers from 0 to 255; at least 2 x 2 pixels.
+        gray: `(B, H, W)` float32, integers from 0 to 255, at least 2 x 2 pixels.
 
     Returns:
-        ``(B, H, W)`` float32, from 0 to 510.
+        `(B, H, W)` float32, from 0 to 510.
     """
     height, width = gray.shape[1:]
     gray = _smooth(_smooth(gray))
@@ -102,14 +102,14 @@ def fine_grained_saliency(gray: Tensor) -> Tensor:
 
 
 def _near(center: Tensor, length: int, ratio: float) -> Tensor:
-    """Along one axis, the pixels of boxes around their centres: ``(B, L)`` bool."""
+    """Mark the pixels of boxes around their centers on one axis, `(B, L)` bool."""
     half = int(length * ratio) // 2
     offset = torch.arange(length, device=center.device) - center[:, None]
     return (offset >= -half) & (offset < half)
 
 
 def _smooth(gray: Tensor) -> Tensor:
-    """The binomial 3 x 3 filter, rounded; mirrored at the border without repeating it."""
+    """Apply the binomial 3 x 3 filter with reflection padding, and round."""
     padded = F.pad(gray[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     total = rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
@@ -117,7 +117,7 @@ def _smooth(gray: Tensor) -> Tensor:
 
 
 def _span(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Along one axis, where each pixel's neighborhood begins and ends; OpenCV's lies lower."""
+    """Return the start and end of each pixel's neighborhood on one axis, offset as in OpenCV."""
     pixel = torch.arange(length, device=device)
     return (pixel - reach + 1).clamp(min=0), (pixel + reach + 1).clamp(max=length)
 

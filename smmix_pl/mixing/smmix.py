@@ -1,4 +1,4 @@
-"""SMMix: the model under training composes its own mixed images (Chen et al., ICCV 2023).
+"""SMMix: attention-guided region replacement (Chen et al., ICCV 2023).
 
 B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w tokens, K classes, r window side.
 """
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import one_of, probability
+from smmix_pl.checks import one_of, positive, probability
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, Regions, blend
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, Regions, blend, blend_labels
 from smmix_pl.mixing.mixup import Mixup
 from smmix_pl.mixing.regions import (
     Side,
@@ -26,26 +26,24 @@ from smmix_pl.mixing.regions import (
 
 
 class SMMix(Mixer):
-    """Each batch: max-min region mixing by the model's own attention, else Mixup.
+    """Mix images by attention-guided region replacement (SMMix), or by Mixup.
 
-    The region of the source image that the model attends to most is pasted over the region of the
-    target image that it attends to least. The motivating pass that finds them also gives the
-    consistency target, and the pasted region the fine-grained labels. As in the authors' code
-    (`SMMix.__call__`), which counts lam from the target image: 1 - lambda of the paper.
+    In the SMMix branch, the most attended region of the source image replaces the least attended
+    region of the target image. Attention comes from a guide pass of the model being trained, which
+    also provides the consistency target. As in the authors' code (`SMMix.__call__`), `lam` is the
+    target fraction, 1 - lambda in the paper.
 
     Args:
-        switch_prob: Probability of SMMix rather than Mixup, drawn once per batch; in [0, 1].
-        mixup_alpha: Mixup's alpha, above 0.
-        min_side_ratio: Shortest side of the region as a share of the token grid's side; in (0, 1).
-        max_side_ratio: Longest side, likewise.
-        region_choice: ``max-min`` by attention, or ``random``, which places both regions at random
-            (ablation).
-        per_sample_side: Draw a region side for each image instead of one for the batch (not in the
-            paper).
-        fine_grained: Carry what the fine-grained label loss needs.
-        consistency: Carry what the consistency loss needs.
-        guide_prob: Share of the SMMix batches that the model motivates, in [0, 1]; the others
-            take random regions without consistency, at the price of CutMix (not in the paper).
+        switch_prob: Probability of SMMix instead of Mixup, drawn once per batch, in [0, 1].
+        mixup_alpha: Alpha of Mixup. Above 0.
+        min_side_ratio: Minimum region side as a fraction of the shorter token grid side, in (0, 1).
+        max_side_ratio: Maximum region side as a fraction of the shorter token grid side, in (0, 1).
+        region_choice: `max-min` uses attention; `random` places both regions at random (ablation).
+        per_sample_side: Draw a region side per image instead of one per batch (not in the paper).
+        fine_grained: Return the inputs of the fine-grained label loss.
+        consistency: Return the target of the consistency loss.
+        guide_prob: Probability that an SMMix batch uses a guide pass, in [0, 1]. Other batches use
+            random regions and no consistency loss, at the cost of CutMix (not in the paper).
     """
 
     def __init__(
@@ -62,31 +60,39 @@ class SMMix(Mixer):
     ) -> None:
         if not 0 < min_side_ratio <= max_side_ratio < 1:
             raise InputError(
-                f"SMMix's region ratios are min_side_ratio {min_side_ratio} and max_side_ratio "
-                f"{max_side_ratio}; they must satisfy 0 < min <= max < 1 (the paper: 0.25, 0.75)"
+                f"model.mixer.min_side_ratio={min_side_ratio}, "
+                f"model.mixer.max_side_ratio={max_side_ratio}: must satisfy "
+                "0 < min_side_ratio <= max_side_ratio < 1. The paper uses 0.25 and 0.75."
             )
-        one_of("SMMix's region_choice", region_choice, ("max-min", "random"))
-        self.mixup = Mixup(mixup_alpha)
-        self.switch_prob = probability("SMMix's switch_prob", switch_prob)
+        one_of("model.mixer.region_choice", region_choice, ("max-min", "random"))
+        self.mixup = Mixup(positive("model.mixer.mixup_alpha", mixup_alpha, "The paper uses 0.8"))
+        self.switch_prob = probability("model.mixer.switch_prob", switch_prob)
         self.min_side_ratio = min_side_ratio
         self.max_side_ratio = max_side_ratio
         self.region_choice = region_choice
         self.per_sample_side = per_sample_side
         self.fine_grained = fine_grained
         self.consistency = self.reads_logits = consistency
-        self.guide_prob = probability("SMMix's guide_prob", guide_prob)
+        self.guide_prob = probability("model.mixer.guide_prob", guide_prob)
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Check that the grid leaves room for a region. See `Mixer`."""
+        self._side_range(grid)
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
-        """Mix one batch; see `Mixer`."""
+        """Mix one batch. See `Mixer`."""
         if rng.random() >= self.switch_prob:
             return replace(self.mixup(images, labels, model, rng), notes={"branch": 0.0})
-        low, high = side_range(model.grid, self.min_side_ratio, self.max_side_ratio)
+        low, high = self._side_range(model.grid)
         if self.per_sample_side:
             sides = torch.from_numpy(rng.integers(low, high, size=len(images), endpoint=True))
             return self.mix_regions(images, labels, model, sides, rng)
         return self.mix_regions(images, labels, model, int(rng.integers(low, high + 1)), rng)
+
+    def _side_range(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return side_range(grid, self.min_side_ratio, self.max_side_ratio)
 
     def mix_regions(
         self,
@@ -96,14 +102,15 @@ class SMMix(Mixer):
         side: Side,
         rng: np.random.Generator,
     ) -> Mixed:
-        """The SMMix branch at a given region side.
+        """Run the SMMix branch at a given region side.
 
         Args:
-            images: ``(B, C, H, W)``; left unchanged.
-            labels: Soft labels, ``(B, K)``; left unchanged.
-            model: The model under training.
-            side: Region side in tokens, one for the batch or a CPU tensor ``(B,)``.
-            rng: Places random regions; max-min regions of every batch draw nothing.
+            images: `(B, C, H, W)`. Left unchanged.
+            labels: Soft labels, `(B, K)`. Left unchanged.
+            model: The model being trained.
+            side: Region side in tokens: one for the batch, or a CPU tensor `(B,)`.
+            rng: Source of random regions. With `max-min` regions and `guide_prob=1`, nothing is
+                drawn.
         """
         batch, grid = len(images), model.grid
         guided = self.guide_prob == 1 or rng.random() < self.guide_prob
@@ -119,7 +126,7 @@ class SMMix(Mixer):
                 random_corners(batch, grid, side, rng).to(images.device, non_blocking=True)
                 for _ in range(2)
             )
-        if batch % 2:  # the middle image is its own source: pasted in place, it stays as it is
+        if batch % 2:  # the middle image is its own source: pasted in place, it does not change
             origin[batch // 2] = to[batch // 2]
 
         lam = target_fraction(side, grid)
@@ -127,12 +134,12 @@ class SMMix(Mixer):
             lam = lam.to(images.device, non_blocking=True)
         teacher_logits = None
         if consistency:
-            assert guide.logits is not None, "the module refuses a model that gives none"
-            # The mixed logits are softmaxed, not the softmaxes mixed.
+            assert guide.logits is not None, "mixers with reads_logits need a complete guide pass"
+            # As in the paper, logits are mixed, not probabilities. The loss applies the softmax.
             teacher_logits = blend(guide.logits.float(), lam)
         return Mixed(
             images=paste(images, images.flip(0), to, origin, side, grid),
-            labels=blend(labels, lam),
+            labels=blend_labels(labels, lam),
             lam=lam,
             regions=Regions(window_mask(to, side, grid), labels, labels.flip(0))
             if self.fine_grained
@@ -143,10 +150,10 @@ class SMMix(Mixer):
 
 
 def target_fraction(side: Side, grid: tuple[int, int]) -> float | Tensor:
-    """Lam = (N - r^2) / N, the target image's share of the tokens (1 - lambda in the paper).
+    """Compute lam = (N - r^2) / N, the target image's fraction of the tokens.
 
     Returns:
-        One number for one side; ``(B, 1)`` float32 for a side per image.
+        One number for one side; `(B, 1)` float32 for one side per image.
     """
     tokens = grid[0] * grid[1]
     if isinstance(side, Tensor):

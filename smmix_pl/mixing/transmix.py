@@ -1,4 +1,4 @@
-"""TransMix: labels follow where the class token looks (Chen et al., CVPR 2022)."""
+"""TransMix: labels follow the attention of the class token (Chen et al., CVPR 2022)."""
 
 from dataclasses import replace
 
@@ -6,28 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smmix_pl.checks import probability
-from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend
+from smmix_pl.checks import positive, probability
+from smmix_pl.mixing.base import GuideModel, Mixed, Mixer, blend_labels
 from smmix_pl.mixing.cutmix import CutMix
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask
 from smmix_pl.mixing.mixup import Mixup
 
 
 class TransMix(Mixer):
-    """Each batch: CutMix with attentive labels, else Mixup.
+    """Mix each batch by CutMix with attentive labels, or by Mixup.
 
-    The images are CutMix's. Their label share is the mean of the area share and of the share of the
-    class token's attention, in the last block of the mixed images' own training pass, that falls on
-    the target image. As in the authors' code (Beckschen/TransMix, `transmix.py`): the paper takes
-    the attention share alone, the code the mean of both; the box comes to the tokens by nearest
-    neighbors; no gradient flows through the attention.
+    The images are those of CutMix. The label weight of the target image is the mean of two
+    fractions: its area, and the class token's attention that falls on it. The attention is that of
+    the last block in the training pass over the mixed images.
+
+    As in the authors' code (Beckschen/TransMix, `transmix.py`); the paper uses the attention
+    fraction alone. The box is mapped to tokens by nearest neighbors, and no gradient flows through
+    the attention.
 
     Args:
-        switch_prob: Probability of CutMix rather than Mixup, drawn once per batch; in [0, 1]. The
-            authors' config for DeiT-B sets 0.8; the one for DeiT-S means to, under a name that
-            their parser does not read, which leaves 0.5.
-        mixup_alpha: Mixup's alpha, above 0.
-        cutmix_alpha: CutMix's alpha, above 0.
+        switch_prob: Probability of CutMix instead of Mixup, drawn once per batch, in [0, 1]. The
+            authors' config for DeiT-B sets 0.8. Their config for DeiT-S sets it under a name that
+            their parser ignores, which leaves 0.5.
+        mixup_alpha: Alpha of Mixup. Above 0.
+        cutmix_alpha: Alpha of CutMix. Above 0.
     """
 
     readout = "class"
@@ -35,14 +37,14 @@ class TransMix(Mixer):
     def __init__(
         self, switch_prob: float = 0.5, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0
     ) -> None:
-        self.switch_prob = probability("TransMix's switch_prob", switch_prob)
-        self.mixup = Mixup(mixup_alpha)
-        self.cutmix = CutMix(cutmix_alpha)
+        self.switch_prob = probability("model.mixer.switch_prob", switch_prob)
+        self.mixup = Mixup(positive("model.mixer.mixup_alpha", mixup_alpha))
+        self.cutmix = CutMix(positive("model.mixer.cutmix_alpha", cutmix_alpha))
 
     def __call__(
         self, images: Tensor, labels: Tensor, model: GuideModel, rng: np.random.Generator
     ) -> Mixed:
-        """Mix one batch; see `Mixer`."""
+        """Mix one batch. See `Mixer`."""
         if rng.random() >= self.switch_prob:
             return replace(self.mixup(images, labels, model, rng), notes={"branch": 0.0})
         height, width = images.shape[-2:]
@@ -52,6 +54,6 @@ class TransMix(Mixer):
         mixed = mix_by_mask(images, labels, mask)
 
         def attentive_labels(attention: Tensor, logits: Tensor) -> Tensor:
-            return blend(labels, (mixed.lam + attended_fraction(attention, mask)) / 2)
+            return blend_labels(labels, (mixed.lam + attended_fraction(attention, mask)) / 2)
 
         return replace(mixed, attentive_labels=attentive_labels, notes={"branch": 1.0})

@@ -1,4 +1,4 @@
-"""timm models as SMMix backbones."""
+"""Backbones: timm models with a token head and a guide pass."""
 
 import smmix_pl.models.pvt  # noqa: F401 - registers PVT v1 with timm
 from smmix_pl.models.backbone import Backbone, Features

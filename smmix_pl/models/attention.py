@@ -1,18 +1,18 @@
-"""The tap: where a timm model's last attention map is read, without touching any other block.
+"""The attention tap: read the last attention map of a timm model without changing other blocks.
 
 B batch, h heads, Q queries, M keys, G_h G_w token grid, N = G_h * G_w image tokens, P prefix tokens
 (class, distillation and register tokens, which timm puts first).
 
-The paper's, and its release's: the last self-attention's softmaxed map, its mean over heads and
-over the queries of the image tokens. Rows of the map sum to 1 over all keys, so what falls on the
-image tokens sums to 1 where there is no prefix (PVT v2, Swin, Twins, CaiT) and to less where there
-is one: the rest goes to the prefix.
+As in the paper and the authors' code, the attention is the softmaxed map of the last self-attention
+module, averaged over heads and over the queries of the image tokens. Each row of the map sums to 1
+over all keys. Without prefix tokens (PVT v2, Swin, Twins, CaiT), the result sums to 1 over the
+image tokens. With prefix tokens it sums to less, because they receive the rest.
 
-Our reading: CaiT. The paper trains it, its release holds no code for it, and CaiT ends in class
-attention, whose one query is the class token. ``tokens`` stays with the rule above: the last
-talking-heads self-attention, as it leaves the softmax, because the linear mix of heads that follows
-(``proj_w``) leaves no distribution. ``class`` is the other reading: the class token's row of the
-last class attention. XCiT, which the paper does not train, has class attention alone to offer.
+CaiT is our reading: the paper trains it, but the authors' code does not include it. CaiT ends in
+class attention, whose only query is the class token. `tokens` follows the rule above and reads the
+last talking-heads self-attention right after its softmax, because the linear mix of heads that
+follows (`proj_w`) does not return a distribution. `class` reads the class token's row of the last
+class attention. XCiT, which the paper does not train, has class attention only.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.models import cait, volo, xcit
+from timm.models import cait, edgenext, volo, xcit
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -28,47 +28,59 @@ from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Readout
 
 CLASS_ATTENTION = (cait.ClassAttn, volo.ClassAttention, xcit.ClassAttn)
-"""One query, the class token: ``(B, h, 1, P + N)``."""
-CHANNEL_ATTENTION = (xcit.XCA,)
-"""Attends over channels: its map says nothing about places."""
+"""Modules whose only query is the class token: `(B, h, 1, P + N)`."""
+CHANNEL_ATTENTION = (edgenext.CrossCovarianceAttn, xcit.XCA)
+"""Modules that attend over channels, so that their maps have no positions."""
 
 
 class AttentionTap:
-    """Records the softmaxed map of one attention module while a ``with`` block lasts.
+    """Records the softmaxed map of one attention module inside a `with` block.
 
-    timm's attention modules all send their softmaxed map through a submodule named ``attn_drop``
-    when ``fused_attn`` is off. So for the length of the block the chosen module runs unfused with a
-    hook there; before and after, and in every other module, the fused kernel stays.
+    timm's attention modules send their softmaxed map through a submodule named `attn_drop` when
+    `fused_attn` is off. Inside the block, the selected module runs unfused with a hook there. All
+    other modules keep the fused kernel, and so does this one outside the block.
 
     Args:
         model: A timm model.
-        readout: ``tokens`` takes the last self-attention module; ``class`` the last module of all,
-            which in CaiT and XCiT is class attention. XCiT has no self-attention over tokens, so it
-            gives its class attention in both cases.
+        readout: `tokens` selects the last self-attention module. `class` selects the last module,
+            which is class attention in CaiT and XCiT. XCiT has no self-attention over tokens, so
+            its class attention is used for both.
 
     Raises:
-        InputError: The model has no attention map over tokens.
+        InputError: The model has no attention map over tokens that is a distribution.
     """
 
     def __init__(self, model: nn.Module, readout: Readout = "tokens") -> None:
-        maps = [
+        name = type(model).__name__
+        modules = [
             module
             for module in model.modules()
             if isinstance(getattr(module, "attn_drop", None), nn.Module)
             and not isinstance(module, CHANNEL_ATTENTION)
         ]
-        of_tokens = [module for module in maps if not isinstance(module, CLASS_ATTENTION)]
-        if not maps:
+        if not modules:
             raise InputError(
-                f"{type(model).__name__} has no attention map that SMMix could read: "
-                "none of its modules is an attention over tokens with an attn_drop; "
-                "choose a vision transformer such as deit_tiny_patch16_224"
+                f"model.backbone: {name} has no attention map over image tokens (no attention "
+                "module with a submodule attn_drop). Use a vision transformer such as "
+                "deit_tiny_patch16_224."
             )
-        self.module: Any = (of_tokens or maps)[-1] if readout == "tokens" else maps[-1]
+        over_tokens = [module for module in modules if not isinstance(module, CLASS_ATTENTION)]
+        self.module: Any = (over_tokens or modules)[-1] if readout == "tokens" else modules[-1]
+        # timm's modules have no common base class; their lambda marks differential attention.
+        if hasattr(self.module, "lambda_init"):
+            raise InputError(
+                f"model.backbone: {name} ends in differential attention. Its map is the difference "
+                "of two softmax maps, which is not a distribution over tokens. Use a model with "
+                "softmax attention, such as deit_tiny_patch16_224."
+            )
 
     @contextmanager
     def record(self) -> Iterator[list[Tensor]]:
-        """Collect the maps ``(B, h, Q, M)`` of every forward pass inside the block."""
+        """Collect the map `(B, h, Q, M)` of the forward pass inside the block.
+
+        Raises:
+            InputError: The module did not compute exactly one map.
+        """
         maps: list[Tensor] = []
         fused = getattr(self.module, "fused_attn", None)
         handle = self._hook(maps)
@@ -80,11 +92,17 @@ class AttentionTap:
             handle.remove()
             if fused is not None:
                 self.module.fused_attn = fused
+        if len(maps) != 1:
+            raise InputError(
+                f"model.backbone: {type(self.module).__name__} computes {len(maps)} softmaxed maps "
+                "per forward pass, but SMMix needs exactly one. Use a vision transformer such as "
+                "deit_tiny_patch16_224."
+            )
 
     def _hook(self, maps: list[Tensor]) -> RemovableHandle:
         if isinstance(self.module, cait.TalkingHeadAttn):
-            # Its heads are mixed linearly between softmax and attn_drop; what is a distribution
-            # is what enters that mix, (B, Q, M, h).
+            # Heads are mixed linearly between softmax and attn_drop. The input of that mix,
+            # (B, Q, M, h), is the distribution.
             return self.module.proj_w.register_forward_pre_hook(
                 lambda _, args: maps.append(args[0].permute(0, 3, 1, 2))
             )
@@ -92,19 +110,19 @@ class AttentionTap:
 
 
 def attention_to_tokens(attention: Tensor, grid: tuple[int, int], readout: Readout) -> Tensor:
-    """How much each image token is attended to, on the token grid.
+    """Compute how much attention each image token receives.
 
     Args:
-        attention: Softmaxed map, ``(B, h, Q, P + N)``.
-        grid: ``(G_h, G_w)``.
-        readout: ``tokens`` averages over heads and over the queries of all image tokens, as SMMix
-            does; ``class`` averages the class token's query over heads.
+        attention: Softmaxed map, `(B, h, Q, P + N)`.
+        grid: `(G_h, G_w)`.
+        readout: `tokens` averages over heads and over the queries of all image tokens, as in
+            SMMix. `class` averages the class token's query over heads.
 
     Returns:
-        ``(B, G_h, G_w)`` float32.
+        `(B, G_h, G_w)` float32.
     """
     prefix = attention.shape[-1] - grid[0] * grid[1]
-    # The whole map is large: it is averaged in one go, in float32 without a float32 copy.
+    # The map is large. This mean accumulates in float32 without a float32 copy of it.
     if readout == "tokens" and attention.shape[2] > 1:
         received = attention[:, :, prefix:, prefix:].mean(dim=(1, 2), dtype=torch.float32)
     else:

@@ -1,12 +1,12 @@
-"""The motivating pass without what nobody reads: class logits and the last attention map.
+"""Shortened guide passes for plain ViT and PVT models.
 
-Of the last block, SMMix reads the attention map, for which queries and keys of all tokens are
-needed, and, through the class head, the prefix tokens that come out. So the prefix tokens alone are
-taken through the rest of that block: its values, its MLP, the final norm. This is exact: after its
-attention a block treats every token by itself.
+SMMix needs only the class logits and the last attention map of a guide pass. In the last block,
+the map is computed for all tokens, but only the prefix tokens go through the value projection, the
+MLP and the final norm. The result equals a full forward pass, because a block processes each token
+separately after its attention.
 
-B batch, h heads, P prefix tokens (class, distillation and register tokens, which timm puts first),
-M = P + N all tokens, D their width, A = h * d the attention's width, K classes.
+B batch, C channels, H W pixels, h heads, P prefix tokens (class, distillation and register tokens,
+which timm puts first), N image tokens, M = P + N, D token width, A attention width, K classes.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from smmix_pl.models.pvt import PyramidVisionTransformer
 
 ShortPass = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
-"""A model in eval mode and images ``(B, C, H, W)`` to class logits ``(B, K)`` and the last
-softmaxed attention map ``(B, h, M, M)``."""
+"""Maps a model in eval mode and images `(B, C, H, W)` to class logits `(B, K)` and the last
+softmaxed attention map `(B, h, M, M)`."""
 
 
 def find_short_pass(model: nn.Module) -> ShortPass | None:
-    """The short motivating pass of a model; None where only its own forward pass is known right."""
+    """Return the shortened guide pass of a model, or None if it needs its full forward pass."""
     if _is_plain_vit(model):
         return vit_short_pass
     if _is_plain_pvt(model):
@@ -37,7 +37,7 @@ def find_short_pass(model: nn.Module) -> ShortPass | None:
 
 
 def vit_short_pass(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A plain ViT's; see `ShortPass`."""
+    """Run the shortened guide pass of a plain ViT. See `ShortPass`."""
     prefix, block = model.num_prefix_tokens, model.blocks[-1]
     attention = block.attn
     x = _vit_before(model, len(model.blocks) - 1, images)
@@ -45,7 +45,7 @@ def vit_short_pass(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     attention_map = _vit_map(attention, normed)
     attended = _values(attention_map, normed, prefix, *_rows(attention.qkv, 2, 3, 3))
     attended = attention.norm(attended)
-    gate = getattr(attention, "gate", None)  # older timm has none
+    gate = getattr(attention, "gate", None)  # absent in older versions of timm
     if gate is not None:
         attended = attended * gate(normed[:, :prefix]).sigmoid()
     x = x[:, :prefix] + block.ls1(attention.proj(attended))
@@ -54,19 +54,22 @@ def vit_short_pass(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vit_map(model: Any, index: int, images: Tensor) -> Tensor:
-    """A plain ViT's softmaxed map ``(B, h, M, M)`` of one block; no block is run after it.
+    """Compute the softmaxed map of one block of a plain ViT, without running later blocks.
 
     Args:
         model: A `VisionTransformer` in eval mode.
-        index: The block, from 1 on.
-        images: ``(B, C, H, W)``.
+        index: Index of the block, at least 1.
+        images: `(B, C, H, W)`.
+
+    Returns:
+        `(B, h, M, M)`.
     """
     block = model.blocks[index]
     return _vit_map(block.attn, block.norm1(_vit_before(model, index, images)))
 
 
 def pvt_short_pass(model: PyramidVisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """PVT v1's; see `ShortPass`."""
+    """Run the shortened guide pass of PVT v1. See `ShortPass`."""
     prefix = model.num_prefix_tokens
     x, block = model.before_last_block(images)
     attention: Any = block.attn
@@ -83,7 +86,7 @@ def pvt_short_pass(model: PyramidVisionTransformer, images: Tensor) -> tuple[Ten
 
 
 def _vit_before(model: Any, index: int, images: Tensor) -> Tensor:
-    """All tokens ``(B, M, D)`` as they enter a block."""
+    """Return the input tokens `(B, M, D)` of a block."""
     [(tokens, prefix_tokens)] = model.forward_intermediates(
         images,
         indices=[index - 1],
@@ -96,14 +99,14 @@ def _vit_before(model: Any, index: int, images: Tensor) -> Tensor:
 
 
 def _vit_map(attention: Any, x: Tensor) -> Tensor:
-    """The softmaxed map ``(B, h, M, M)`` over normalized tokens ``(B, M, D)``."""
+    """Compute the softmaxed map `(B, h, M, M)` of normalized tokens `(B, M, D)`."""
     qk = F.linear(x, *_rows(attention.qkv, 0, 2, 3))
     q, k = qk.unflatten(2, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
     return (attention.q_norm(q) * attention.scale @ attention.k_norm(k).mT).softmax(dim=-1)
 
 
 def _rows(linear: nn.Linear, start: int, stop: int, parts: int) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of some of the equal parts that a linear layer projects to."""
+    """Return weight and bias of the output parts `start` to `stop` of `parts` equal ones."""
     size = len(linear.weight) // parts
     wanted = slice(start * size, stop * size)
     return linear.weight[wanted], None if linear.bias is None else linear.bias[wanted]
@@ -112,17 +115,20 @@ def _rows(linear: nn.Linear, start: int, stop: int, parts: int) -> tuple[Tensor,
 def _values(
     attention_map: Tensor, x: Tensor, prefix: int, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """What the prefix tokens take from all tokens, ``(B, P, A)``.
+    """Compute the attention output of the prefix tokens, before the output projection.
 
     Args:
-        attention_map: ``(B, h, M, M)``, rows sum to 1.
-        x: What the values are made of, ``(B, M, D)``.
+        attention_map: `(B, h, M, M)`. Each row sums to 1.
+        x: Input of the value projection, `(B, M, D)`.
         prefix: P.
-        weight: Value projection, ``(A, D)``.
-        bias: Its bias, ``(A,)``.
+        weight: Weight of the value projection, `(A, D)`.
+        bias: Bias of the value projection, `(A,)`.
+
+    Returns:
+        `(B, P, A)`.
     """
-    # Average, then project: h * P projected tokens instead of all M. As rows sum to 1, the bias
-    # comes through as it is.
+    # Averaging before the projection projects h * P tokens instead of M. The bias can be added
+    # afterwards, because each row of the map sums to 1.
     heads = attention_map.shape[1]
     means = attention_map[:, :, :prefix].flatten(1, 2) @ x  # (B, h * P, D)
     means, weight = means.unflatten(1, (heads, prefix)), weight.unflatten(0, (heads, -1))
@@ -131,7 +137,7 @@ def _values(
 
 
 def _is_plain_vit(model: Any) -> bool:
-    """Exact types: a subclass may do something else with what is left out."""
+    """Return True for exact types only: a subclass may use the tokens that the pass skips."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         return False
     block = model.blocks[-1]
@@ -148,7 +154,7 @@ def _is_plain_vit(model: Any) -> bool:
 
 
 def _is_plain_pvt(model: Any) -> bool:
-    """A last stage with pooled keys needs no thought: its map is no backbone's to begin with."""
+    """Return True for exact types only. `Backbone` rejects a last stage with pooled keys."""
     return (
         type(model) is PyramidVisionTransformer
         and model.num_prefix_tokens > 0

@@ -1,19 +1,18 @@
-"""PVT v1, the Pyramid Vision Transformer of Wang et al., ICCV 2021 (arXiv:2102.12122), for timm.
+"""PVT v1: Pyramid Vision Transformer (Wang et al., ICCV 2021, arXiv:2102.12122) for timm.
 
-timm has PVT v2 only. Importing this module registers ``pvt_tiny``, ``pvt_small``, ``pvt_medium``
-and ``pvt_large`` with timm; their parameters have the names and shapes of the released weights.
+timm includes PVT v2 only. Importing this module registers `pvt_tiny`, `pvt_small`, `pvt_medium` and
+`pvt_large` with timm. Parameters have the names and shapes of the released weights.
 
 B batch, C channels, H W pixels, h w token grid of a stage, N = h * w its image tokens, P its prefix
-tokens (1 in the last stage, which has the class token, else 0), D its width, M keys, K classes.
+tokens (1 in the last stage, which has the class token, else 0), D its width, K classes.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, Mlp, resample_abs_pos_embed, to_2tuple, use_fused_attn
+from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
 from timm.models._builder import build_model_with_cfg
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
@@ -21,115 +20,40 @@ from timm.models._registry import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from smmix_pl.errors import InputError
+from smmix_pl.models.pvt_layers import EPS, Block, Size, to_map
 
 __all__ = ["PyramidVisionTransformer", "checkpoint_filter_fn"]
 
-Size = tuple[int, int]
-"""Rows and columns."""
-
-EPS = 1e-6  # of the blocks' and the final LayerNorm; the others have torch's default, as released
 POOLS = ("token", "avg", "")
 
 
-class PatchEmbed(nn.Module):
-    """Patches to normalized tokens, section 3.2 of the paper."""
-
-    def __init__(self, patch_size: int, in_chans: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, h, w, D)``."""
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
-
-
-class SpatialReductionAttention(nn.Module):
-    """Self-attention to tokens pooled ``sr_ratio`` x ``sr_ratio``, section 3.3 of the paper."""
-
-    def __init__(
-        self, dim: int, num_heads: int, sr_ratio: int, qkv_bias: bool, attn_drop: float, drop: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.fused_attn = bool(use_fused_attn())
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(drop)
-        if sr_ratio > 1:
-            self.sr = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio)
-            self.norm = nn.LayerNorm(dim)
-        self.sr_ratio = sr_ratio
-
-    def forward(self, x: Tensor, grid: Size) -> Tensor:
-        """``(B, P + N, D)`` to the same shape; ``grid`` is ``(h, w)``."""
-        q = self._by_head(self.q(x))
-        if self.sr_ratio > 1:
-            x = self.norm(self.sr(to_map(x, grid)).flatten(2).mT)  # (B, M, D)
-        k, v = (self._by_head(part) for part in self.kv(x).chunk(2, dim=-1))
-        if self.fused_attn:
-            drop = self.attn_drop.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
-        else:
-            attn = (q * self.scale @ k.mT).softmax(dim=-1)  # (B, heads, P + N, M)
-            x = self.attn_drop(attn) @ v
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block over the tokens of one stage."""
-
-    def __init__(
-        self, dim: int, mlp_ratio: float, drop: float, drop_path: float, **attention: Any
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = SpatialReductionAttention(dim, drop=drop, **attention)
-        self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
-        self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
-
-    def forward(self, x: Tensor, grid: Size) -> Tensor:
-        """``(B, P + N, D)`` to the same shape; ``grid`` is ``(h, w)``."""
-        x = x + self.drop_path1(self.attn(self.norm1(x), grid))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-
 class PyramidVisionTransformer(nn.Module):
-    """PVT v1: stages at strides 4, 8, 16 and 32; the last one has a class token.
+    """PVT v1, with stages at strides 4, 8, 16 and 32 and a class token in the last one.
 
-    Images of any size that the last stride divides are taken: for other sizes than ``img_size`` the
-    position embeddings are interpolated in every pass, as released.
+    Accepts images of any size that is divisible by the last stride. If the size differs from
+    `img_size`, position embeddings are interpolated in every forward pass, as in the release.
 
     Args:
-        img_size: Pixels, rows and columns, that the position embeddings are made for.
-        patch_size: Pixels per token of the first stage; each later stage halves the grid.
+        img_size: Image size of the position embeddings in pixels, (H, W) or one number for both.
+        patch_size: Pixels per token in the first stage. Each later stage halves the grid.
         in_chans: C.
-        num_classes: K; 0 for no head.
-        global_pool: ``token`` classifies the class token, as released; ``avg`` the mean image
-            token; ``""`` every token.
+        num_classes: K. 0 for no head.
+        global_pool: `token` classifies the class token, as in the release. `avg` classifies the
+            mean image token, `""` every token.
         embed_dims: D of each stage.
-        depths: Blocks of each stage.
-        num_heads: Attention heads of each stage.
-        mlp_ratios: Hidden width of the MLP over D, of each stage.
-        sr_ratios: Spatial reduction of keys and values, of each stage.
-        qkv_bias: Give queries, keys and values a bias.
-        drop_rate: Dropout before the head.
-        pos_drop_rate: Dropout after the position embedding.
-        proj_drop_rate: Dropout after attention and in the MLP.
-        attn_drop_rate: Dropout of attention maps.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        depths: Number of blocks of each stage.
+        num_heads: Number of attention heads of each stage.
+        mlp_ratios: Hidden width of the MLP divided by D, for each stage.
+        sr_ratios: Spatial reduction ratio of keys and values, for each stage.
+        qkv_bias: Add a bias to queries, keys and values.
+        drop_rate: Dropout rate before the head.
+        pos_drop_rate: Dropout rate after the position embedding.
+        proj_drop_rate: Dropout rate after attention and in the MLP.
+        attn_drop_rate: Dropout rate of attention maps.
+        drop_path_rate: Stochastic depth rate of the last block, rising linearly from 0.
 
     Raises:
-        InputError: The last stride does not divide the image size, or an unknown pooling.
+        InputError: The image size is not divisible by the last stride, or the pooling is unknown.
     """
 
     def __init__(
@@ -158,13 +82,14 @@ class PyramidVisionTransformer(nn.Module):
         self.num_prefix_tokens = 1
         self.grad_checkpointing = False
         self.strides = [patch_size * 2**stage for stage in range(self.num_stages)]
-        self.multiple = self.strides[-1]  # of pixels; stays when stages are pruned, for sr_ratios
+        # Image sizes must be multiples of this, also after pruning, because of sr_ratios.
+        self.multiple = self.strides[-1]
         self.img_size = self._checked(to_2tuple(img_size))
         self.feature_info = [
             {"num_chs": dim, "reduction": stride, "module": f"block{stage}"}
             for stage, (dim, stride) in enumerate(zip(embed_dims, self.strides, strict=True), 1)
         ]
-        # On the CPU, because the rates are read here even when the model is made on meta.
+        # On the CPU, because the rates are read below even if the model is on the meta device.
         rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
         for stage, dim in enumerate(embed_dims):
             patches = (2, embed_dims[stage - 1]) if stage else (patch_size, in_chans)
@@ -180,8 +105,9 @@ class PyramidVisionTransformer(nn.Module):
                 Block(dim, mlp_ratios[stage], proj_drop_rate, rate, **attention)
                 for rate in rates[stage].tolist()
             ]
-            # Flat, numbered names, because the released weights have them.
-            setattr(self, f"patch_embed{stage + 1}", PatchEmbed(*patches, dim))
+            embed = PatchEmbed(None, *patches, dim, nn.LayerNorm, output_fmt="NHWC")
+            # The released weights have flat, numbered names.
+            setattr(self, f"patch_embed{stage + 1}", embed)
             setattr(self, f"pos_embed{stage + 1}", nn.Parameter(positions))
             setattr(self, f"block{stage + 1}", nn.ModuleList(blocks))
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -189,35 +115,39 @@ class PyramidVisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.num_features))
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_linear)  # and convolutions keep torch's default, as released
-        for parameter in self.parameters(recurse=False):  # positions and class token
+        self.apply(_init_linear)  # convolutions keep torch's default, as in the release
+        for parameter in self.parameters(recurse=False):  # position embeddings and class token
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def _checked(self, size: Size) -> Size:
         if size[0] % self.multiple or size[1] % self.multiple:
             near = [max(1, round(side / self.multiple)) * self.multiple for side in size]
             raise InputError(
-                f"image size {size[0]} x {size[1]} is not a whole number of PVT's last patches of "
-                f"{self.multiple} pixels; the nearest that is: {near[0]} x {near[1]}"
+                f"data.image_size={size[0]} x {size[1]}: not divisible by the last patch size "
+                f"{self.multiple} of PVT. Use {near[0]} x {near[1]}."
             )
         return size
 
     def _prefix(self, stage: int) -> int:
-        """P of a stage."""
+        """Return P of a stage."""
         return self.num_prefix_tokens if stage == self.num_stages - 1 else 0
 
     def grid_size(self, stage: int) -> Size:
-        """Token grid ``(h, w)`` of a stage, counted from 0, for images of ``img_size``."""
+        """Return the token grid `(h, w)` of a stage, counted from 0, at `img_size`."""
         return self.img_size[0] // self.strides[stage], self.img_size[1] // self.strides[stage]
 
     def _positions(self, stage: int, grid: Size) -> Tensor:
-        """Position embeddings ``(1, P + h * w, D)`` of a stage for a grid ``(h, w)``."""
+        """Return the position embeddings `(1, P + h * w, D)` of a stage for a grid `(h, w)`."""
         positions = getattr(self, f"pos_embed{stage + 1}")
-        # The release compares with the first stage's grid, and fails at twice the training size.
+        # The release compares with the grid of the first stage and fails at twice `img_size`.
         return _interpolate(positions, grid, self.grid_size(stage), self._prefix(stage))
 
     def _stage(self, stage: int, x: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
-        """Run a stage, but its last ``skip`` blocks: ``(B, C, H, W)`` to tokens and their map."""
+        """Run a stage on its input map `(B, C, H, W)`, without its last `skip` blocks.
+
+        Returns:
+            Tokens `(B, P + N, D)`, and the map `(B, D, h, w)` of the image tokens.
+        """
         x = getattr(self, f"patch_embed{stage + 1}")(x)
         grid = (x.shape[1], x.shape[2])
         x = x.flatten(1, 2)
@@ -230,14 +160,14 @@ class PyramidVisionTransformer(nn.Module):
         return x, to_map(x, grid)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the last stage's normalized tokens ``(B, P + N, D)``, class first."""
+        """Return the normalized tokens of the last stage, `(B, P + N, D)`, class token first."""
         self._checked((x.shape[2], x.shape[3]))
         for stage in range(self.num_stages):
             tokens, x = self._stage(stage, x)
         return self.norm(tokens)
 
     def before_last_block(self, x: Tensor) -> tuple[Tensor, Block]:
-        """``(B, C, H, W)`` to the last block's input ``(B, P + N, D)``, and that block."""
+        """Return the input `(B, P + N, D)` of the last block, and that block."""
         self._checked((x.shape[2], x.shape[3]))
         for stage in range(self.num_stages):
             last = stage == self.num_stages - 1
@@ -253,21 +183,21 @@ class PyramidVisionTransformer(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Feature maps ``(B, D, h, w)`` of stages, without the class token.
+        """Return feature maps `(B, D, h, w)` of stages, without the class token.
 
         Args:
-            x: Images, ``(B, C, H, W)``.
+            x: Images, `(B, C, H, W)`.
             indices: Stages: the last n if an int, all if None.
-            norm: Normalise the last stage's map; the other stages have no norm.
-            stop_early: Do not run the stages after the last wanted one.
-            output_fmt: ``NCHW`` only.
-            intermediates_only: Return the maps alone.
+            norm: Normalize the map of the last stage. The other stages have no norm.
+            stop_early: Skip the stages after the last selected one.
+            output_fmt: `NCHW` only.
+            intermediates_only: Return only the maps.
 
         Returns:
-            The tokens of the last stage that ran, as of ``forward_features``, and the maps.
+            The tokens of the last stage that ran, as in `forward_features`, and the maps.
         """
         if output_fmt != "NCHW":
-            raise InputError(f"PVT has no features in output_fmt {output_fmt!r}; choose 'NCHW'")
+            raise InputError(f"output_fmt={output_fmt}: not supported by PVT. Use NCHW.")
         self._checked((x.shape[2], x.shape[3]))
         wanted, last = feature_take_indices(self.num_stages, indices)
         maps = []
@@ -281,7 +211,7 @@ class PyramidVisionTransformer(nn.Module):
         return maps if intermediates_only else (tokens, maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens ``(B, P + N, D)`` to logits ``(B, K)``, or to what the head reads, ``(B, D)``."""
+        """Map tokens `(B, P + N, D)` to logits `(B, K)`, or to the head's input `(B, D)`."""
         if self.global_pool == "token":
             x = x[:, 0]
         elif self.global_pool == "avg":
@@ -290,13 +220,13 @@ class PyramidVisionTransformer(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to class logits ``(B, K)``."""
+        """Return class logits `(B, K)` of images `(B, C, H, W)`."""
         return self.forward_head(self.forward_features(x))
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last wanted one; the class token goes with the last stage."""
+        """Remove the stages after the last selected one, and the class token with the last."""
         wanted, last = feature_take_indices(self.num_stages, indices)
         shortened = last < self.num_stages - 1
         for stage in range(last + 1, self.num_stages):
@@ -314,14 +244,17 @@ class PyramidVisionTransformer(nn.Module):
         return wanted
 
     def get_classifier(self) -> nn.Module:
-        """The head."""
+        """Return the classification head."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh head, or none for 0 classes."""
+        """Replace the head by a new one, or by none for 0 classes."""
         if global_pool is not None:
             if global_pool not in POOLS:
-                raise InputError(f"PVT has no global_pool {global_pool!r}; choose one of {POOLS}")
+                raise InputError(
+                    f"model.backbone_args.global_pool={global_pool}: unknown pooling. Use one of "
+                    f"{', '.join(map(repr, POOLS))}."
+                )
             self.global_pool = global_pool
         self.num_classes = num_classes
         self.head: nn.Module = nn.Identity()
@@ -332,11 +265,11 @@ class PyramidVisionTransformer(nn.Module):
         self.head.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations."""
+        """Recompute each block in the backward pass instead of storing its activations."""
         self.grad_checkpointing = enable
 
     def set_input_size(self, img_size: int | Size) -> None:
-        """Interpolate the position embeddings for good, for images of another size."""
+        """Interpolate the position embeddings permanently for another image size."""
         size = self._checked(to_2tuple(img_size))
         for stage, stride in enumerate(self.strides[: self.num_stages]):
             positions = self._positions(stage, (size[0] // stride, size[1] // stride)).detach()
@@ -345,13 +278,14 @@ class PyramidVisionTransformer(nn.Module):
         self.img_size = size
 
     def no_weight_decay(self) -> set[str]:
-        """Only the class token: as released, the position embeddings do decay."""
+        """Return the class token. As in the release, position embeddings do decay."""
         return {"cls_token"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layer groups in timm's notation, by stage if coarse, else by block.
+        """Return layer groups in timm's notation, by stage if coarse, else by block.
 
-        A stage's patches and positions go with its first block, the class token with its stage's.
+        Patch and position embeddings belong to the first block of their stage, and so does the
+        class token.
         """
         first = () if coarse else (0,)
         block = r"^block(\d+)" if coarse else r"^block(\d+)\.(\d+)"
@@ -371,13 +305,8 @@ def _init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def to_map(tokens: Tensor, grid: Size) -> Tensor:
-    """Tokens ``(B, P + N, D)`` to a map ``(B, D, h, w)`` without the prefix tokens."""
-    return tokens[:, tokens.shape[1] - grid[0] * grid[1] :].mT.unflatten(2, grid)
-
-
 def _interpolate(positions: Tensor, grid: Size, old: Size | None, prefix: int) -> Tensor:
-    """Bilinear without antialiasing, as released; an ``old`` grid of None is square."""
+    """Interpolate bilinearly without antialiasing, as in the release; `old=None` means square."""
     return resample_abs_pos_embed(
         positions, list(grid), old and list(old), prefix, interpolation="bilinear", antialias=False
     )
@@ -386,11 +315,11 @@ def _interpolate(positions: Tensor, grid: Size, old: Size | None, prefix: int) -
 def checkpoint_filter_fn(
     state_dict: dict[str, Any], model: PyramidVisionTransformer
 ) -> dict[str, Any]:
-    """The authors' checkpoint as this model's state dict, without their token head.
+    """Convert the authors' checkpoint to a state dict of this model, without their token head.
 
     Args:
-        state_dict: A checkpoint with the weights under ``model``, or the weights.
-        model: Position embeddings of another length are resized, from a square, to its grids.
+        state_dict: A checkpoint with the weights under `model`, or the weights.
+        model: Position embeddings of another length are resized from a square grid to its grids.
     """
     weights = state_dict.get("model", state_dict)
     weights = {k: v for k, v in weights.items() if not k.startswith("token_head.")}

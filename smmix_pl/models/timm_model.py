@@ -1,4 +1,4 @@
-"""timm models by name, with errors that name the option to change."""
+"""Creating timm models by name, with errors that name the option to change."""
 
 from typing import Any
 
@@ -12,58 +12,63 @@ ImageSize = tuple[int, int]
 """Rows and columns."""
 
 SOURCES_OF_WEIGHTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments of timm's that name files of weights, which some versions of it unpickle."""
+"""timm arguments that name files of weights, which some versions of timm unpickle."""
 
 
 def create_timm_model(
     name: str, num_classes: int, image_size: ImageSize, pretrained: bool, args: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """`timm.create_model` with errors that name the mend.
+    """Call `timm.create_model` with errors that name the option and the fix.
 
     Returns:
-        The model, and the arguments that make it again.
+        The model, and the arguments that create it again.
 
     Raises:
-        InputError: timm does not know the model, or the model not the arguments.
+        InputError: timm has no such model, or the model rejects the arguments.
     """
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())
-        raise InputError(f"timm knows no model named {name!r}; {near}")
+        raise InputError(f"model.backbone={name}: timm has no model of this name. {near}")
     for source in SOURCES_OF_WEIGHTS:
         if args.get(source):
             raise InputError(
-                f"backbone_args.{source} is {args[source]!r}, and timm would open what it names; "
-                "give the file as model.init_from, so that no code in it is run"
+                f"model.backbone_args.{source}={args[source]}: not allowed, because timm might run "
+                "code in that file. Pass the file as model.init_from."
             )
     if args.get("num_classes", num_classes) != num_classes:
         raise InputError(
-            f"model.backbone_args sets num_classes to {args['num_classes']}, which comes from the "
-            f"data ({num_classes}); take it out"
+            f"model.backbone_args.num_classes={args['num_classes']}: the dataset has {num_classes} "
+            "classes. Remove the argument."
         )
     if isinstance(rate := args.get("drop_path_rate"), int | float):
         in_range("model.backbone_args.drop_path_rate", rate, 0, 1)
     if args.get("global_pool") == "":
         raise InputError(
-            "model.backbone_args.global_pool is empty, which leaves no class logits; take it out"
+            "model.backbone_args.global_pool='': the model would have no class logits. Remove the "
+            "argument."
         )
     args = {"num_classes": num_classes, "img_size": image_size} | args
     try:
         return _created(name, pretrained, args)
-    except (OSError, RuntimeError) as error:  # no such tag, no such weights, or no way to them
+    except (OSError, RuntimeError) as error:  # unknown tag, no such weights, or no network
+        fix = (
+            "Set model.pretrained=false, or pass a file as model.init_from."
+            if pretrained
+            else "Change model.backbone_args or data.image_size."
+        )
         raise InputError(
-            f"timm cannot make {name} with pretrained={pretrained}: {error}; "
-            + (
-                "leave out model.pretrained, or give a file as model.init_from"
-                if pretrained
-                else "set model.backbone_args or data.image_size"
-            )
+            f"model.backbone={name}: timm cannot create it with pretrained={pretrained} ({error}). "
+            + fix
         ) from error
     except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _refused(name, args, error) from error
+        raise InputError(
+            f"model.backbone={name}: timm rejects the arguments {args} ({error}). Change "
+            "model.backbone_args."
+        ) from error
 
 
 def _created(name: str, pretrained: bool, args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model and its arguments, without ``img_size`` where it takes images of any size."""
+    """Return the model and its arguments, without `img_size` if it accepts images of any size."""
     try:
         return timm.create_model(name, pretrained=pretrained, **args), args
     except TypeError as error:
@@ -73,7 +78,7 @@ def _created(name: str, pretrained: bool, args: dict[str, Any]) -> tuple[Any, di
 
 
 def args_for_any_size(name: str) -> dict[str, Any]:
-    """The argument with which a timm model of some families takes images of other sizes as well."""
+    """Return the argument with which some timm models also accept other image sizes."""
     try:
         with torch.device("meta"):
             timm.create_model(name, dynamic_img_size=True)
@@ -83,22 +88,23 @@ def args_for_any_size(name: str) -> dict[str, Any]:
 
 
 def token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> ImageSize:
-    """The grid of tokens, each ``stride`` pixels wide and high."""
+    """Return the token grid of an image, with tokens of `stride` x `stride` pixels.
+
+    Raises:
+        InputError: The stride does not divide the image, or the model has another token count.
+    """
     height, width = image_size
     grid = (height // stride, width // stride)
     if height % stride or width % stride:
         near = " x ".join(str(max(1, round(side / stride)) * stride) for side in image_size)
         raise InputError(
-            f"image size {height} x {width} is not a whole number of {name}'s patches of {stride} "
-            f"pixels; the nearest that is: {near}"
+            f"data.image_size={height} x {width}: not divisible by the patch size {stride} of "
+            f"{name}. Use {near}."
         )
     if grid[0] * grid[1] != tokens:
         raise InputError(
-            f"{name} cannot train with SMMix: it gives {tokens} image tokens where its "
-            f"{grid[0]} x {grid[1]} grid has {grid[0] * grid[1]}, and the token head needs each one"
+            f"model.backbone={name}: has {tokens} image tokens, but the token head needs one for "
+            f"each cell of its {grid[0]} x {grid[1]} grid. Use another model, such as "
+            "deit_tiny_patch16_224."
         )
     return grid
-
-
-def _refused(name: str, args: dict[str, Any], error: Exception) -> InputError:
-    return InputError(f"timm's {name} refuses {args}: {error}; set model.backbone_args")

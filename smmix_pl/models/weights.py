@@ -1,8 +1,9 @@
-"""Weights in: the authors' files, the original releases of the backbones, timm's and our own.
+"""Loading weights: files of the authors, backbone releases, timm weights and own checkpoints.
 
-Nothing in a file is run: torch opens it as weights only.
+No code in a file is run: torch opens files as weights only.
 """
 
+import json
 import re
 import sys
 import zipfile
@@ -12,223 +13,287 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers import to_2tuple
 from torch import Tensor
 
 from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.position_embeddings import (
+    embedded_image_size,
+    find_source_size,
+    resample_positions,
+)
+from smmix_pl.models.timm_model import ImageSize
 
 Weights = dict[str, Tensor]
 TokenHeadInit = Literal["fresh", "class_head"]
 
-TOLD = {"backbone", "backbone_args", "image_size", "num_classes", "mean", "std"}
-"""What a checkpoint of ours says of its model."""
+SETTINGS = {"backbone", "backbone_args", "image_size", "num_classes", "mean", "std"}
+"""Settings of the model that every own checkpoint contains."""
 
 WRAPPERS = ("state_dict", "model")
-"""Where a file keeps its weights. Never ``model_ema``: the authors' release writes an average that
-it never updates; in Lightning's checkpoints the average, if any, is the ``state_dict``."""
+"""Keys under which a file stores its weights. Never `model_ema`: the authors' code writes an EMA
+that it never updates. In Lightning checkpoints with an EMA, `state_dict` is the average."""
 
 
-def load_weights(backbone: Backbone, path: str | Path, token_head: TokenHeadInit = "fresh") -> str:
-    """Start a backbone from a file, as far as it fits.
+def load_weights(
+    backbone: Backbone,
+    path: str | Path,
+    token_head: TokenHeadInit = "fresh",
+    image_size: ImageSize | None = None,
+) -> str:
+    """Initialize a backbone from a file, as far as the weights fit.
 
-    Position embeddings and tables of another image size are resized, by timm where it knows how. A
-    class head for another number of classes stays behind.
+    Position embeddings and tables of another image size are resampled. A class head for another
+    number of classes is not loaded.
 
     Args:
         backbone: Receives the weights.
-        path: A ``.safetensors`` file or one of torch's (``.pth``, ``.pt``, ``.ckpt``).
-        token_head: A file without a (fitting) token head leaves it ``fresh``, or as a copy of the
-            loaded ``class_head``.
+        path: A `.safetensors` file, or one of torch's (`.pth`, `.pt`, `.ckpt`).
+        token_head: Initialization of the token head if the file has no fitting one: `fresh`, or a
+            copy of the loaded `class_head`.
+        image_size: Image size in pixels, (H, W), that the weights were trained at. Null reads it
+            from the file, or assumes square images where that is safe.
 
     Returns:
-        What was loaded and what was not, in one line.
+        One line about which tensors were loaded and which were not.
 
     Raises:
-        InputError: The file is missing, is damaged, or holds another model.
+        InputError: The file is missing or corrupt, contains another model, or has position
+            embeddings of an unknown image size.
     """
-    weights = weights_in(open_checkpoint(path), path)
+    content = open_checkpoint(path)
+    weights = weights_in(content, path)
     head = {name: value for name, value in weights.items() if name.startswith("token_head.")}
-    found = _adapt(backbone, {name: weights[name] for name in weights.keys() - head}, path)
+    body = {name: value for name, value in weights.items() if name not in head}
+    source = image_size or _image_size_in(content, path) or find_source_size(backbone, body, path)
+    found = _adapt(backbone, body, source, path)
     own = backbone.model.state_dict()
     fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
     _check_fit(backbone.model, found, fitting, path)
     backbone.model.load_state_dict(fitting, strict=False)
-    origin = _start_token_head(backbone, head, fitting, token_head)
+    origin = _init_token_head(backbone, head, fitting, token_head)
+    size = embedded_image_size(backbone)
+    resampled = ""
+    if source is not None and source != size:
+        resampled = (
+            f", position embeddings resampled from {source[0]} x {source[1]} to {size[0]} x "
+            f"{size[1]} pixels"
+        )
     return (
-        f"{path}: {len(fitting)} of {len(own)} tensors of {type(backbone.model).__name__} loaded, "
-        f"token head {origin}; not taken from the file: {_listed(found.keys() - fitting)}; "
-        f"left as initialized: {_listed(own.keys() - fitting)}"
+        f"{path}: loaded {len(fitting)} of {len(own)} tensors into {type(backbone.model).__name__}"
+        f"{resampled}; token head: {origin}; unused in the file: "
+        f"{_listed(found.keys() - fitting)}; not in the file: {_listed(own.keys() - fitting)}"
     )
 
 
 def weights_in(content: Any, path: str | Path) -> Weights:
-    """The backbone's weights in an opened file, under timm's names and ``token_head.``.
+    """Return the weights of the backbone, under timm's names and `token_head.`.
 
     Args:
-        content: What `open_checkpoint` returned.
-        path: Where it is from.
+        content: Content of the file, from `open_checkpoint`.
+        path: File name, for errors.
 
     Raises:
-        InputError: There are no weights in it, or they are no numbers.
+        InputError: The file contains no weights, or corrupt ones.
     """
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
     tensors = {
-        # As DistributedDataParallel and torch.compile wrap models.
+        # DistributedDataParallel and torch.compile add these prefixes.
         name.removeprefix("module.").replace("_orig_mod.", ""): value
         for name, value in (content.items() if isinstance(content, Mapping) else ())
         if isinstance(value, Tensor) and isinstance(name, str)
     }
     if not tensors:
-        raise InputError(f"{path} holds no weights; give a state dict, or a checkpoint with one")
+        raise InputError(
+            f"{path}: no weights found. Pass a state dict, or a checkpoint that contains one."
+        )
     check_finite_weights(tensors, path)
     ours = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
     return {name.removeprefix("model."): value for name, value in (ours or tensors).items()}
 
 
 def settings_in(content: Any, path: str | Path) -> dict[str, Any]:
-    """What the `SMMixModule` of an opened checkpoint was built with.
+    """Return the arguments of the `SMMixModule` in a checkpoint.
 
     Args:
-        content: What `open_checkpoint` returned.
-        path: Where it is from.
+        content: Content of the file, from `open_checkpoint`.
+        path: File name, for errors.
 
     Raises:
-        InputError: It is not the checkpoint of a run of ours.
+        InputError: The file is not a checkpoint of `SMMixModule`.
     """
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or not settings.keys() >= TOLD or not _sound(settings):
+    if (
+        not isinstance(settings, dict)
+        or not settings.keys() >= SETTINGS
+        or not _are_valid(settings)
+    ):
         raise InputError(
-            f"{path} is no checkpoint of an SMMixModule; give a .ckpt file of a run of ours"
+            f"{path}: not a checkpoint of SMMixModule. Pass a .ckpt file written by `smmix fit`."
         )
     return settings
 
 
-def _sound(settings: Mapping[str, Any]) -> bool:
-    """Whether settings are of the types that a run of ours writes."""
+def _image_size_in(content: Any, path: str | Path) -> ImageSize | None:
+    """Return the image size that the weights were trained at, if the file states it.
 
-    def numbers(name: str, kind: Any) -> bool:
+    Checkpoints of `SMMixModule` have it in their settings, exported `.safetensors` files in their
+    metadata.
+    """
+    size: Any = None
+    if Path(path).suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        try:
+            size = json.loads(metadata.get("pretrained_cfg", "{}")).get("input_size", ())[1:]
+        except (AttributeError, TypeError, ValueError):
+            return None
+    elif isinstance(content, dict) and isinstance(content.get("hyper_parameters"), dict):
+        settings = content["hyper_parameters"]
+        args = settings.get("backbone_args")
+        size = settings.get("image_size")
+        if isinstance(args, dict) and "img_size" in args:
+            size = to_2tuple(args["img_size"])
+    return (size[0], size[1]) if _is_image_size(size) else None
+
+
+def _is_image_size(size: Any) -> bool:
+    return (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(isinstance(side, int) and side > 0 for side in size)
+    )
+
+
+def _are_valid(settings: Mapping[str, Any]) -> bool:
+    """Return True if settings have the types that `SMMixModule` writes."""
+
+    def numbers(name: str) -> bool:
         values = settings[name]
-        return isinstance(values, list | tuple) and all(isinstance(one, kind) for one in values)
+        return isinstance(values, list | tuple) and all(
+            isinstance(value, int | float) for value in values
+        )
 
     return (
         isinstance(settings["backbone"], str)
         and isinstance(settings["backbone_args"], dict | None)
         and isinstance(settings["num_classes"], int)
         and 1 < settings["num_classes"] < 10**6
-        and numbers("image_size", int)
-        and len(settings["image_size"]) == 2
-        and min(settings["image_size"]) > 0
-        and all(numbers(name, int | float) for name in ("mean", "std"))
+        and _is_image_size(settings["image_size"])
+        and all(numbers(name) for name in ("mean", "std"))
         and len(settings["mean"]) == len(settings["std"]) > 0
     )
 
 
 def check_finite_weights(weights: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse weights that would make every result a wrong one.
+    """Check that all weights are tensors of finite real numbers.
 
     Args:
-        weights: By name.
-        path: Where they are from.
+        weights: Tensors by name.
+        path: File name, for errors.
 
     Raises:
-        InputError: One is not a tensor of finite real numbers.
+        InputError: One of them is not.
     """
     for name, value in weights.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided
         if not plain or value.is_complex() or value.is_quantized or value.is_meta:
             kind = value.dtype if plain else getattr(value, "layout", type(value).__name__)
-            raise InputError(f"{path} is damaged: {name} is of {kind}, not of floats; get it anew")
+            raise InputError(
+                f"{path}: corrupt file ({name} is {kind}, expected floating point). Download or "
+                "export it again."
+            )
         if not bool(value.isfinite().all()):
-            raise InputError(f"{path} is damaged: {name} holds NaN or infinity; take an older one")
+            raise InputError(f"{path}: {name} contains NaN or infinity. Use an earlier checkpoint.")
 
 
 def open_checkpoint(path: str | Path) -> Any:
-    """What is in a file, without running code from it.
+    """Open a file of weights without running code from it.
 
     Args:
-        path: As of `load_weights`.
+        path: A `.safetensors` file, or one of torch's (`.pth`, `.pt`, `.ckpt`).
 
     Raises:
-        InputError: The file is missing or damaged.
+        InputError: The file is missing or corrupt.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"there is no file {path}; weights come from a .safetensors, .pth, .pt or .ckpt file"
+            f"{path}: file not found. Pass an existing .safetensors, .pth, .pt or .ckpt file."
         )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_stored(path)
-        # DeiT's training script, and so the authors', keeps its command line in the file.
+        # The training scripts of DeiT and of the authors store their command line in the file.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes torch raise, the file decides
-        told = str(error).strip() or type(error).__name__
-        code = re.search(r"GLOBAL [\w.]+", told)  # torch's first line advises to run it
-        reason = code[0] if code else told.splitlines()[0]
+    except Exception as error:  # torch raises many types for corrupt files
+        message = str(error).strip() or type(error).__name__
+        code = re.search(r"GLOBAL [\w.]+", message)  # torch's first line suggests to run this code
+        reason = code[0] if code else message.splitlines()[0]
         raise InputError(
-            f"{path} cannot be opened as weights: it is truncated, of another format, or holds "
-            f"code, which is not run ({reason[:200]}); get it anew"
+            f"{path}: cannot be opened as weights, because it is truncated, has another format, or "
+            f"contains code, which is never run ({reason[:200]}). Download or export it again."
         ) from error
 
 
 def _check_stored(path: Path) -> None:
-    """Refuse a zip file whose members are compressed: torch writes none, and it could be a bomb."""
+    """Reject compressed zip members, which torch never writes, and members with a bad checksum."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as members:
         for member in members.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{member.filename} is compressed, to be {member.file_size} bytes")
-        if (damaged := members.testzip()) is not None:  # torch itself reads over a wrong checksum
-            raise ValueError(f"the checksum of {damaged} is wrong")
+                raise ValueError(f"{member.filename} is compressed, {member.file_size} bytes")
+        if (corrupt := members.testzip()) is not None:  # torch does not compare checksums
+            raise ValueError(f"wrong checksum of {corrupt}")
 
 
-def _adapt(backbone: Backbone, weights: Weights, path: str | Path) -> Weights:
-    """Weights of an original release under timm's names, and for this model's image size."""
-    # timm keeps the conversion of each family beside its model, under this name.
+def _adapt(
+    backbone: Backbone, weights: Weights, source: ImageSize | None, path: str | Path
+) -> Weights:
+    """Convert weights of an original release to timm's names, and to this model's image size."""
+    # timm defines the conversion of each family in the module of its model, under this name.
     module = sys.modules[type(backbone.model).__module__]
     convert = getattr(module, "checkpoint_filter_fn", lambda weights, _: weights)
-    own = backbone.model.state_dict()
     try:
-        weights = dict(convert(weights, backbone.model))
-        for name in weights.keys() & own:
-            if name.endswith("pos_embed") and weights[name].shape != own[name].shape:
-                # timm's CaiT has a conversion that leaves the position embedding as it is.
-                prefix = own[name].shape[1] - backbone.grid[0] * backbone.grid[1]
-                weights[name] = resample_abs_pos_embed(
-                    weights[name], list(backbone.grid), num_prefix_tokens=prefix
-                )
+        positions = resample_positions(backbone, weights, source, path)
+        rest = {name: value for name, value in weights.items() if name not in positions}
+        return dict(convert(rest, backbone.model)) | positions
+    except InputError:
+        raise
     except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
         raise InputError(_another_model(path, backbone.model, str(error))) from error
-    return weights
 
 
 def _check_fit(model: Any, found: Weights, fitting: Weights, path: str | Path) -> None:
-    """Refuse the weights of another model: another shape anywhere but in the head, or few names."""
+    """Reject weights with other shapes outside of the head, or with few common names."""
     own = {name: value for name, value in model.state_dict().items() if not _in_head(model, name)}
     for name in sorted(found.keys() & own):
         if name not in fitting:
             there, here = tuple(found[name].shape), tuple(own[name].shape)
-            raise InputError(_another_model(path, model, f"its {name} is {there}, not {here}"))
-        if own[name].is_floating_point() and not found[name].is_floating_point():
-            reason = f"its {name} is of {found[name].dtype}, not of floats"
+            reason = f"{name} has shape {there}, expected {here}"
             raise InputError(_another_model(path, model, reason))
-    shared = len(fitting.keys() & own)
-    if 2 * shared < len(own):
-        raise InputError(_another_model(path, model, f"{shared} of {len(own)} tensors are in it"))
+        if own[name].is_floating_point() and not found[name].is_floating_point():
+            reason = f"{name} has dtype {found[name].dtype}, expected floating point"
+            raise InputError(_another_model(path, model, reason))
+    common = len(fitting.keys() & own)
+    if 2 * common < len(own):
+        reason = f"it contains {common} of {len(own)} tensors"
+        raise InputError(_another_model(path, model, reason))
 
 
-def _start_token_head(
+def _init_token_head(
     backbone: Backbone, head: Weights, fitting: Weights, init: TokenHeadInit
 ) -> str:
-    """Fill the token head, and say from where."""
+    """Initialize the token head and return its origin."""
     own = backbone.token_head
     if own is None:
         return "shared with the class head"
@@ -257,8 +322,8 @@ def _in_head(model: Any, name: str) -> bool:
 def _another_model(path: str | Path, model: Any, reason: str) -> str:
     name = model.pretrained_cfg["architecture"]
     return (
-        f"{path} holds the weights of another model than {name} as "
-        f"configured: {reason}; set model.backbone and model.backbone_args to those of the file"
+        f"{path}: contains weights of another model than {name} as configured ({reason}). Set "
+        "model.backbone and model.backbone_args to those of the file."
     )
 
 
