@@ -1,0 +1,1 @@
+"""What belongs to the folder of a run: checkpoints, resuming, loggers, results."""
