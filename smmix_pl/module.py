@@ -194,6 +194,10 @@ class SMMixModule(LightningModule):
         for step in ("training_step", "validation_step", "test_step", "predict_step"):
             register_fsdp_forward_method(self, step)
 
+    def set_guide_model(self, model: Backbone | None) -> None:
+        """Run guide passes with another model, such as an EMA of this one; None for this one."""
+        self.guide_model = None if model is None else (model,)
+
     def setup(self, stage: str) -> None:
         """Hold the model against the data that it is given."""
         self.fitting = stage == "fit"
@@ -331,9 +335,9 @@ class SMMixModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model before anything is loaded."""
         if self.fitting:
-            check_progress(checkpoint)
+            check_progress(checkpoint, self.trainer)
             follow_moved_folder(self.trainer, checkpoint)
-            resume_interrupted_epoch(checkpoint)
+            resume_interrupted_epoch(checkpoint, self.trainer)
             checkpoint["lr_schedulers"] = []  # the schedule follows from the config and the step
         trained = checkpoint.get("trained")
         self.trained = trained if isinstance(trained, dict) else self.trained

@@ -38,7 +38,9 @@ from smmix_pl.models.weights import open_checkpoint
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO
-from smmix_pl.runs.resume import resume_latest, should_resume
+from smmix_pl.runs.process_state import unchanged_process
+from smmix_pl.runs.start_run import start_run
+from smmix_pl.runs.stop_signals import exit_on_signals
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
 
@@ -69,7 +71,7 @@ def main(args: ArgsType = None) -> None:
         args: Command line words; null takes those of the program. Bad input is told in one sentence
             on stderr, with exit status 2; set ``SMMIX_DEBUG=1`` to see the traceback as well.
     """
-    with report_input_errors():
+    with exit_on_signals(), report_input_errors(), unchanged_process():
         restrict_imports()
         if args is None:
             sys.argv[1:] = resolve_configs(sys.argv[1:])
@@ -233,9 +235,9 @@ class SMMixCLI(LightningCLI):
             if isinstance(logger, WandbLogger):
                 backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
                 logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
-        if self.subcommand == "fit" and should_resume(self.trainer, config["ckpt_path"]):
-            found = resume_latest(self.trainer)
-            config["ckpt_path"] = None if found is None else str(found)
+        config["ckpt_path"] = start_run(
+            self.trainer, config["ckpt_path"], training=self.subcommand == "fit"
+        )
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if asked to."""

@@ -170,7 +170,7 @@ class Backbone(nn.Module):
         # Not inference mode, which saves little and whose tensors autograd refuses: what a mixer
         # makes of a guide may go into a loss.
         mode = eval_mode(self.model) if self.guide_mode == "eval" else nullcontext()
-        with span("motivate"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
+        with span("guide"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             self._choose_kernels(images)
             # The short pass leaves out what its last block drops in train mode
             if self.guide_block is not None or (
