@@ -21,8 +21,8 @@ from typing import Any
 
 import timm
 import torch
-from gpu_common import PartResults, build_module, common_parser, parse, peak_flops, time_left
 from authors_step import Reference
+from gpu_common import PartResults, build_module, common_parser, parse, peak_flops, time_left
 from timing import CLASSES, Clocked, Steps, autocast, clocked, interleave
 from timm.data import Mixup as TimmMixup
 from timm.loss import SoftTargetCrossEntropy

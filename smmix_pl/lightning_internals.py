@@ -4,6 +4,7 @@ Checked with Lightning 2.6.6. setup.cfg caps the version; when it is raised, che
 """
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -47,27 +48,78 @@ def validates_after_step(trainer: Trainer) -> bool:
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
-def launched_processes(trainer: Trainer) -> Sequence[Popen[bytes]]:
-    """Return the processes of the other local ranks that this one started."""
-    launcher = trainer.strategy.launcher
-    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()
+def validation_was_due(trainer: Trainer, fit_loop: dict[str, Any]) -> bool:
+    """Return True if a validation follows the batch after which a checkpoint was saved.
+
+    Args:
+        trainer: Trainer that is about to resume.
+        fit_loop: Saved progress of the fit loop, within an epoch.
+    """
+    every = trainer.check_val_every_n_epoch
+    epoch = fit_loop["epoch_progress"]["current"]["completed"] + 1
+    if not trainer.enable_validation or (every is not None and epoch % every):
+        return False
+    trainer.fit_loop.setup_data()  # counts the batches
+    batches = fit_loop["epoch_loop.batch_progress"]
+    if trainer.val_check_batch == inf:
+        return bool(batches["is_last_batch"])
+    ready = batches["total" if every is None else "current"]["ready"]
+    return trainer.val_check_batch is not None and ready % trainer.val_check_batch == 0
+
+
+def repeat_validation(fit_loop: dict[str, Any]) -> None:
+    """Make saved progress resume with the validation after its last batch.
+
+    Lightning runs a validation on resume only if one was interrupted, so the progress is changed to
+    say that: one validation batch was started but not processed. `skip_finished_epoch` removes it.
+    """
+    batches = fit_loop["epoch_loop.batch_progress"]
+    for counts in (batches["total"], batches["current"]):
+        counts["completed"] = counts["processed"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    validation["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    validation["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    validation["is_last_batch"] = False
 
 
 def skip_finished_epoch(trainer: Trainer) -> None:
-    """Start the next epoch when a run limited by ``max_steps`` resumes at the end of an epoch.
+    """Correct the restored progress when training starts. Has no effect in a new run.
 
-    Lightning treats that epoch as unfinished and counts it twice, without training in it. Call this
-    when training starts; it has no effect otherwise.
+    A run limited by `max_steps` that resumes at the end of an epoch starts the next one; Lightning
+    would count the epoch twice, without training in it. A validation that is run again after an
+    interruption counts its batches once.
     """
     loop = trainer.fit_loop
     if loop.restarting and loop.restarted_on_epoch_end and trainer.max_steps != -1:
         loop.epoch_progress.increment_completed()
         loop.reset_restart_stage()
         loop.epoch_loop.restarting = False
+    validation = loop.epoch_loop.val_loop
+    if validation.restarted_mid_evaluation:
+        validation.batch_progress.total.reset_on_restart()
+
+
+def disable_signal_handlers(trainer: Trainer) -> None:
+    """Keep Lightning from installing signal handlers.
+
+    On SIGTERM they end the run with status 0 within an epoch, or wait for the other ranks inside
+    the handler. On SLURM they save in the middle of a step.
+    """
+    setattr(trainer._signal_connector, "register_signal_handlers", _do_nothing)  # noqa: B010
+
+
+def _do_nothing() -> None:
+    """Replace a method that takes no arguments; unlike a lambda, it can be pickled."""
+
+
+def launched_processes(trainer: Trainer) -> Sequence[Popen[bytes]]:
+    """Return the processes of the other local ranks that this one started."""
+    launcher = trainer.strategy.launcher
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()
 
 
 def configured_version(logger: CSVLogger) -> int | str | None:
-    """Return the version a CSVLogger was given; its ``version`` would choose and keep a new one."""
+    """Return the version a CSVLogger was given; its `version` would choose and keep a new one."""
     return logger._version
 
 

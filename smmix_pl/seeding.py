@@ -1,7 +1,7 @@
-"""Random streams that follow from where a run is, so that nothing has to be saved to go on exactly.
+"""Random streams that are derived from the position in a run.
 
-What is drawn at a step follows from the run's seed, the epoch and the place in it; a resumed run
-draws what the straight one would have drawn.
+What is drawn at a step depends on the run's seed, the epoch, and the batch index. A resumed run
+draws what the uninterrupted run would have drawn, without any saved generator state.
 """
 
 import os
@@ -14,30 +14,34 @@ from smmix_pl.errors import InputError
 
 
 def run_seed() -> int:
-    """The seed of this run, as `lightning.pytorch.seed_everything` leaves it; 0 without one."""
+    """Return the seed set by `lightning.pytorch.seed_everything`, or 0 if it was not called.
+
+    Raises:
+        InputError: `PL_GLOBAL_SEED` is not a valid seed.
+    """
     seed = os.environ.get("PL_GLOBAL_SEED", "0")
     if not seed.isdecimal() or int(seed) >= 2**32:
-        raise InputError(f"PL_GLOBAL_SEED is {seed!r}; it must be in [0, {2**32 - 1}], or unset")
+        raise InputError(f"PL_GLOBAL_SEED={seed}: must be in [0, {2**32 - 1}]. Fix or unset it.")
     return int(seed)
 
 
-def seed_of(*place: int) -> int:
-    """One 64-bit seed for a place, such as (run's seed, epoch, batch); near places share nothing.
+def seed_of(*position: int) -> int:
+    """Return a 64-bit seed for a position, such as (seed, epoch, batch index).
 
     Args:
-        place: Numbers of at least 0.
+        position: Non-negative integers. Neighboring positions give unrelated seeds.
     """
-    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
-def reseed(*place: int, devices: bool = False) -> None:
-    """Begin the global streams of Python, numpy and torch anew at a place.
+def reseed(*position: int, devices: bool = False) -> None:
+    """Seed the global generators of Python, NumPy, and torch for a position.
 
     Args:
-        place: As of `seed_of`.
-        devices: Also the generators of all accelerators; nothing waits for them.
+        position: As in `seed_of`.
+        devices: Also seed the generators of all accelerators, without waiting for them.
     """
-    seed = seed_of(*place)
+    seed = seed_of(*position)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if devices:

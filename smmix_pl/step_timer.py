@@ -1,4 +1,4 @@
-"""How long the parts of a training step take, without the host waiting for the device."""
+"""Timing of the parts of a training step without synchronizing with the device."""
 
 import platform
 import time
@@ -11,11 +11,11 @@ import torch
 from torch.profiler import record_function
 
 Mark = float | torch.cuda.Event
-"""A moment: of the host's clock in seconds, or in the stream of work of a GPU."""
+"""A point in time: seconds on the host's clock, or an event in a GPU stream."""
 
 
 class Span(NamedTuple):
-    """A part of a step."""
+    """A named part of a step."""
 
     name: str
     begin: Mark
@@ -23,14 +23,14 @@ class Span(NamedTuple):
 
 
 class StepTimer:
-    """Collects the spans of each step; on a GPU they are read when the GPU has come past them.
+    """Collects the spans of each step. On a GPU, they are read once the GPU has passed them.
 
     Args:
-        device: Where the steps run.
+        device: Device that runs the steps.
     """
 
     running: "StepTimer | None" = None
-    """The clock that `span` reports to."""
+    """Timer that `span` reports to. None turns timing off."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -38,11 +38,11 @@ class StepTimer:
         self._steps: deque[tuple[list[Span], Mark]] = deque()
 
     def begin_step(self) -> None:
-        """Begin a step; what was counted since the last one, as in a validation, is forgotten."""
+        """Start a step, and drop spans since the last one (such as those of a validation)."""
         self._spans, self._begin = [], self.mark()
 
     def mark(self) -> Mark:
-        """This moment."""
+        """Return the current point in time."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -50,53 +50,54 @@ class StepTimer:
         return event
 
     def add(self, span: Span) -> None:
-        """Count a span to the step that runs."""
+        """Add a span to the current step."""
         self._spans.append(span)
 
     def end_step(self) -> dict[str, float] | None:
-        """End a step; seconds by span, and of the whole ``step``, of the latest finished one.
+        """End a step.
 
         Returns:
-            None while the device has not finished any further step.
+            Seconds per span, and of the complete `step`, for the latest step that the device has
+            finished. None if no further step has finished since the last call.
         """
         end = self.mark()
         self._steps.append(([*self._spans, Span("step", self._begin, end)], end))
         finished = None
-        while self._steps and _passed(self._steps[0][1]):
+        while self._steps and _has_passed(self._steps[0][1]):
             finished, _ = self._steps.popleft()
         if finished is None:
             return None
         seconds: dict[str, float] = defaultdict(float)
         for name, begin, end in finished:
-            seconds[name] += _between(begin, end)
+            seconds[name] += _seconds_between(begin, end)
         return seconds
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """Name a part of a step, for `torch.profiler` and for the clock that runs, if one does."""
-    clock = StepTimer.running
+    """Name a part of a step, for `torch.profiler` and for the running timer if there is one."""
+    timer = StepTimer.running
     with record_function(f"smmix_pl.{name}"):
-        if clock is None:
+        if timer is None:
             yield
             return
-        begin = clock.mark()
+        begin = timer.mark()
         yield
-        clock.add(Span(name, begin, clock.mark()))
+        timer.add(Span(name, begin, timer.mark()))
 
 
 @contextmanager
 def untimed() -> Iterator[None]:
-    """What is done in here is no part of a step."""
-    clock, StepTimer.running = StepTimer.running, None
+    """Exclude the spans inside this context from the step."""
+    timer, StepTimer.running = StepTimer.running, None
     try:
         yield
     finally:
-        StepTimer.running = clock
+        StepTimer.running = timer
 
 
 def synchronized_time(device: torch.device) -> float:
-    """The host's clock in seconds, once the device has done what it was given."""
+    """Return the host's clock in seconds after all work queued on the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -105,17 +106,17 @@ def synchronized_time(device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
+    """Return the name of the GPU or processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _passed(mark: Mark) -> bool:
+def _has_passed(mark: Mark) -> bool:
     return isinstance(mark, float) or mark.query()
 
 
-def _between(begin: Mark, end: Mark) -> float:
+def _seconds_between(begin: Mark, end: Mark) -> float:
     if isinstance(begin, float) or isinstance(end, float):
         assert isinstance(begin, float) and isinstance(end, float)
         return end - begin

@@ -1,4 +1,4 @@
-"""Each step's numbers are its own: none of an earlier batch, none that is read back to be shown."""
+"""Logged values belong to their own step, and showing them rarely waits for the device."""
 
 import csv
 
@@ -15,7 +15,7 @@ OF_ONE_BRANCH = (
 )
 
 
-def test_what_one_branch_has_is_not_logged_for_the_other(tmp_path):
+def test_losses_of_one_branch_are_not_logged_for_the_other(tmp_path):
     logger = CSVLogger(tmp_path)
     fit = trainer(tmp_path, max_epochs=1, logger=logger, log_every_n_steps=1, limit_val_batches=1)
     fit.fit(module(SMMix()), digits())
@@ -30,7 +30,7 @@ def test_what_one_branch_has_is_not_logged_for_the_other(tmp_path):
 
 
 class Shown(Callback):
-    """What stands beside the bar at the end of each step; behind the bar among the callbacks."""
+    """Stores the metrics in the progress bar at the end of each step; must come after the bar."""
 
     def __init__(self):
         self.steps = []
@@ -41,11 +41,12 @@ class Shown(Callback):
         assert not trainer.progress_bar_metrics
 
 
-def test_the_bar_looks_at_few_steps_only(tmp_path):
+def test_the_bar_reads_metrics_at_few_steps_only(tmp_path):
     shown, bar = Shown(), ThrottledProgressBar(refresh_rate=4)
     fit = trainer(
         tmp_path,
         max_steps=9,
+        log_every_n_steps=1,
         limit_val_batches=0,
         enable_progress_bar=True,
         callbacks=[Throughput(), bar, shown],

@@ -1,4 +1,4 @@
-"""What cannot run where a strategy shares the weights out over devices."""
+"""Check for callbacks that cannot run when the weights are sharded."""
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -7,13 +7,13 @@ from smmix_pl.errors import InputError
 
 
 def require_unsharded_weights(trainer: Trainer, callback: Callback) -> None:
-    """Refuse a callback that reads or copies weights outside of the module's own steps.
+    """Reject a callback that reads or copies weights outside the module's own steps.
 
     Raises:
-        InputError: No device has whole weights then.
+        InputError: The strategy shards the weights, so no device has all of them.
     """
     if isinstance(trainer.strategy, ModelParallelStrategy):
         raise InputError(
-            f"{type(callback).__name__} needs whole weights, and trainer.strategy is "
-            "ModelParallelStrategy; leave it out of trainer.callbacks, or set the strategy to ddp"
+            f"trainer.callbacks: {type(callback).__name__} does not support sharded weights "
+            "(ModelParallelStrategy). Remove it or set trainer.strategy=ddp."
         )

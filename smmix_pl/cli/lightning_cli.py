@@ -43,8 +43,9 @@ from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from smmix_pl.runs.resume import resume_latest, should_resume
+from smmix_pl.runs.process_state import unchanged_process
 from smmix_pl.runs.run_name import class_label, run_name
+from smmix_pl.runs.start_run import start_run
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
 
@@ -93,13 +94,14 @@ def run(words: Sequence[str]) -> None:
             """Return the command and the arguments that are not options."""
             return {command: LightningCLI.subcommands()[command]}
 
-    CommandCLI(
-        parser_kwargs={command: {"default_config_files": default_configs()}},
-        save_config_callback=SaveRunConfig,
-        save_config_kwargs={"overwrite": True},
-        args=resolve_configs(list(words)),
-        **cli_options(),
-    )
+    with unchanged_process():
+        CommandCLI(
+            parser_kwargs={command: {"default_config_files": default_configs()}},
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},
+            args=resolve_configs(list(words)),
+            **cli_options(),
+        )
 
 
 class Parser(LightningArgumentParser):
@@ -251,9 +253,9 @@ class SMMixCLI(ConfigPrecedenceCLI):
             if isinstance(logger, WandbLogger):
                 backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
                 logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
-        if self.subcommand == "fit" and should_resume(self.trainer, config["ckpt_path"]):
-            found = resume_latest(self.trainer)
-            config["ckpt_path"] = None if found is None else str(found)
+        checkpoint = start_run(self.trainer, config.get("ckpt_path"), self.subcommand == "fit")
+        if self.subcommand:
+            config["ckpt_path"] = checkpoint
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if requested."""

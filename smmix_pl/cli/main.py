@@ -10,6 +10,7 @@ from importlib import import_module
 from smmix_pl import __version__
 from smmix_pl.cli.input_errors import report_input_errors
 from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.runs.stop_signals import exit_on_signals
 
 TRAINING = {
     "fit": "Train a model.",
@@ -59,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words[0] if words else "--help"
-    with report_input_errors():
+    with exit_on_signals(), report_input_errors():
         if command in ("-h", "--help"):
             print(help_text(), end="")
         elif command == "--version":

@@ -16,9 +16,7 @@ class ToolParser(jsonargparse.ArgumentParser):
         description: Text of its help.
     """
 
-    def __init__(
-        self, command: str = "", description: str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, command: str = "", description: str | None = None, **options: Any) -> None:
         prog = f"smmix {command}".rstrip()
         super().__init__(prog=prog, description=description, **options)
 

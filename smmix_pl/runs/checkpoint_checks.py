@@ -6,7 +6,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from smmix_pl.errors import InputError
-from smmix_pl.runs.resume import check_progress, follow_moved_folder, resume_interrupted_epoch
+from smmix_pl.runs.training_state import (
+    check_progress,
+    follow_moved_folder,
+    resume_interrupted_epoch,
+)
 from smmix_pl.seeding import run_seed
 
 
@@ -16,9 +20,9 @@ def prepare_resume(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     Raises:
         InputError: The checkpoint does not hold the state of a training run.
     """
-    check_progress(checkpoint)
+    check_progress(checkpoint, module.trainer)
     follow_moved_folder(module.trainer, checkpoint)
-    resume_interrupted_epoch(checkpoint)
+    resume_interrupted_epoch(checkpoint, module.trainer)
     checkpoint["lr_schedulers"] = []  # the schedule follows from the config and the step
     seed = provenance(checkpoint).get("seed", run_seed())
     if seed != run_seed():

@@ -1,36 +1,35 @@
-"""Checkpoints that are whole or not there, opened without running code; and runs that go on."""
+"""Checkpoint files: written atomically, opened without running code, removed one by one."""
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import is_local
 from smmix_pl.models.weights import check_finite_weights, open_checkpoint
+from smmix_pl.runs.run_files import write_atomic
 
-UNFINISHED = ".unfinished"
-"""Suffix of a checkpoint that is being written; what is found with it later is of a killed run."""
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, onto the disk, and then moves it there in one step.
+    """Writes a checkpoint next to its destination and moves it there in one step.
 
-    Lightning's own writes to the machine's temporary folder first, and from there to another disk
-    not in one step. Files are opened as weights only, from wherever they come.
+    Lightning writes to the system's temporary folder and copies from there, which takes more than
+    one step if that is another disk. Files are opened as weights only, wherever they come from, and
+    only checkpoint files are removed.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write, so that at any moment the place holds the old checkpoint or the new one.
+        """Write a checkpoint. At any moment, `path` holds the old checkpoint or the new one.
 
         Raises:
-            InputError: The disk is full, the folder cannot be written to, or the like.
+            InputError: The file cannot be written, for example because the disk is full.
         """
         if not is_local(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -41,8 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             write_atomic(Path(path), content.getbuffer())
         except OSError as error:
             raise InputError(
-                f"the checkpoint {path} cannot be written ({error.strerror}); make room or give "
-                "another folder, and go on with --ckpt_path last"
+                f"{path}: the checkpoint cannot be written ({error.strerror}). Free disk space or "
+                "choose another folder, and resume with --ckpt_path last."
             ) from error
 
     def load_checkpoint(
@@ -51,72 +50,72 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """What a file holds; no code in it is run, whatever ``weights_only`` says.
+        """Return the content of a checkpoint. No code in it is run, whatever `weights_only` is.
 
         Raises:
-            InputError: It is damaged, or no checkpoint of a run.
+            InputError: The file is corrupt, or not the checkpoint of a run.
         """
         if not is_local(path):
             try:
                 return super().load_checkpoint(path, map_location, weights_only=True)
             except OSError as error:
-                raise InputError(f"{path} cannot be read ({error}); give another file") from error
-        if Path(path).name == ".temp.ckpt":  # of Lightning's launchers that spawn: weights alone
+                raise InputError(
+                    f"--ckpt_path={path}: cannot be read ({error}). Pass another file."
+                ) from error
+        if Path(path).name == ".temp.ckpt":  # bare weights, written by Lightning's spawn launchers
             return open_checkpoint(path)
         return read_checkpoint(path)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint file. Anything else is kept, with a warning.
+
+        The names of old checkpoints come from a file, and Lightning removes folders recursively.
+        """
+        if not is_local(path):
+            super().remove_checkpoint(path)
+            return
+        path = Path(path)
+        removable = path.suffix == ".ckpt" and ".." not in path.parts
+        if removable and (path.is_symlink() or path.is_file()):
+            path.unlink()
+        elif path.exists():
+            rank_zero_warn(f"{path}: not removed, because it is not a checkpoint file.")
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What the checkpoint of a run holds.
+    """Return the content of a run's checkpoint.
 
     Raises:
-        InputError: It is damaged, or no checkpoint of a run.
+        InputError: The file is corrupt, or not the checkpoint of a run.
     """
     content = open_checkpoint(path)
     known = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
     if not known or not isinstance(content.get("pytorch-lightning_version"), str):
         raise InputError(
-            f"{path} is not the checkpoint of a run; weights alone are given as --model.init_from"
+            f"--ckpt_path={path}: not the checkpoint of a run. Pass a file that contains only "
+            "weights to --model.init_from."
         )
     check_finite_weights(content["state_dict"], path)
     return content
 
 
-def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Put a file in its place in one step, after it has reached the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
-
-
 def last_checkpoint(folder: Path, check: bool = True) -> Path | None:
-    """The checkpoint that a run goes on from: the newest ``last``, or the newest of all.
+    """Return the checkpoint to resume from: the newest `last*.ckpt`, or the newest of all.
 
     Args:
-        folder: Of checkpoints.
-        check: Open it, and take the next newest, which is told, where it is damaged.
+        folder: Folder of checkpoints.
+        check: Open the file. If it is corrupt, log that and try the next newest.
     """
-    found = sorted(filter(Path.is_file, folder.glob("*.ckpt")), key=_age)
+    found = sorted(filter(Path.is_file, folder.glob("*.ckpt")), key=_resume_order)
     for path in found:
         try:
             if check:
                 read_checkpoint(path)
             return path
         except InputError as error:
-            rank_zero_info(f"{error}; an older one is looked for")
+            rank_zero_info(f"{error} Trying an older checkpoint.")
     return None
 
 
-def _age(path: Path) -> tuple[bool, float]:
+def _resume_order(path: Path) -> tuple[bool, float]:
     return not path.name.startswith("last"), -path.stat().st_mtime
-
-

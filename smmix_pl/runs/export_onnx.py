@@ -1,4 +1,4 @@
-"""A model as ONNX, through torch's exporter, held against torch by onnxruntime."""
+"""Export to ONNX with torch's exporter, verified with onnxruntime."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,25 +9,25 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-"""Of logits, relative where they are above 1."""
+"""Maximum difference of logits: absolute up to 1, relative above."""
 
 
 def write_onnx(
     model: nn.Module, input_size: Sequence[int], metadata: Mapping[str, str], file: Path
 ) -> float:
-    """Write ONNX from images ``(B, C, H, W)`` to logits ``(B, K)``, for any B.
+    """Write an ONNX program from images `(B, C, H, W)` to logits `(B, K)`, for any batch size B.
 
     Args:
-        model: In eval mode.
-        input_size: (C, H, W).
-        metadata: Kept in the file.
-        file: Where to.
+        model: Model in eval mode.
+        input_size: Size of one image, (C, H, W).
+        metadata: Text stored in the file.
+        file: Path of the file.
 
     Returns:
-        The largest difference of its logits from torch's.
+        Largest difference between its logits and torch's.
 
     Raises:
-        RuntimeError: They differ by more than `TOLERANCE`.
+        RuntimeError: The logits differ by more than `TOLERANCE`.
     """
     for module in model.modules():  # the exporter fails on the fused kernel of BEiT and Twins
         if getattr(module, "fused_attn", False):
@@ -43,19 +43,19 @@ def write_onnx(
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     if program is None:
-        raise RuntimeError(f"torch made no ONNX program for {file}")
+        raise RuntimeError(f"{file}: torch returned no ONNX program")
     program.model.metadata_props.update(metadata)
     program.save(file)
     return _difference(model, file, images)
 
 
 def _difference(model: nn.Module, file: Path, images: Tensor) -> float:
-    """The largest difference of logits, on a batch of another size than at export."""
+    """Return the largest difference of logits, on another batch size than during export."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     with torch.no_grad():
         expected = model(images)
     worst = float(((logits - expected).abs() / expected.abs().clamp(min=1)).max())
-    if not worst <= TOLERANCE:  # nor NaN
-        raise RuntimeError(f"the logits of {file} differ from torch's by {worst:.1e}")
+    if not worst <= TOLERANCE:  # also rejects NaN
+        raise RuntimeError(f"{file}: logits differ from torch's by {worst:.1e}")
     return worst

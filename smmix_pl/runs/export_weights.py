@@ -1,10 +1,9 @@
-"""Weights out: a trained backbone for timm alone, or for ONNX.
+"""Export of a trained backbone to timm or ONNX.
 
-    smmix export runs/imagenet/deit_tiny_patch16_224-smmix/version_0/checkpoints/best.ckpt --output OUT
-
-OUT decides the format: `FILE.safetensors` (timm's weights; what to call timm with is printed, and
-kept in the file), `FILE.onnx`, or a folder, `timm.create_model("local-dir:OUT", pretrained=True)`.
-A checkpoint of a run with a weight average gives the average. The token head stays behind.
+The suffix of the output selects the format: `FILE.safetensors` contains timm weights, with the
+arguments of `timm.create_model` as metadata; `FILE.onnx` is an ONNX program; a folder can be loaded
+as `timm.create_model("local-dir:FOLDER", pretrained=True)`. The token head is not exported. A run
+with EMA exports the averaged weights.
 """
 
 import json
@@ -15,21 +14,24 @@ from typing import Any
 from safetensors.torch import save
 from timm.models import filter_pretrained_cfg
 
-from smmix_pl.runs.checkpoint_io import write_atomic
 from smmix_pl.errors import InputError, one_line
-from smmix_pl.models.backbone import create_timm_model
+from smmix_pl.models.timm_model import create_timm_model
 from smmix_pl.models.weights import open_checkpoint, settings_in, weights_in
+from smmix_pl.runs.run_files import write_atomic
+
+PREPARATION = ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")
+"""Settings of timm's data configuration that the exported model needs."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained timm model and what timm has to be told to make it again.
+class TrainedBackbone:
+    """A trained timm model, and the arguments that create it.
 
     Attributes:
-        model: In eval mode, without token head.
-        name: Its name in timm.
-        args: Further arguments of ``timm.create_model``.
-        pretrained_cfg: How to prepare images for it, in timm's words.
+        model: Model in eval mode, without token head.
+        name: Name of the model in timm.
+        args: Further arguments of `timm.create_model`.
+        pretrained_cfg: timm's data configuration: input size, normalization, crop ratio.
     """
 
     model: Any
@@ -39,39 +41,44 @@ class Trained:
 
 
 def export(checkpoint: str | Path, out: Path, crop_pct: float | None = None) -> str:
-    """Write a trained backbone in the format that ``out`` ends in.
+    """Write a trained backbone in the format selected by the suffix of `out`.
 
     Args:
-        checkpoint: A checkpoint of `SMMixModule`.
-        out: A ``.safetensors`` or ``.onnx`` file, or a folder.
-        crop_pct: Share of the resized image's side that evaluation crops; null for the run's.
+        checkpoint: Checkpoint of an `SMMixModule`.
+        out: A `.safetensors` or `.onnx` file, or a folder.
+        crop_pct: Fraction of the resized image's side that is kept by the center crop, in (0, 1].
+            None uses the run's.
 
     Returns:
-        How to load it.
+        Python code that loads the result.
 
     Raises:
-        InputError: The checkpoint is missing, damaged or not of ours, or another format.
+        InputError: The checkpoint is missing, corrupt, or not from this package, or the output
+            cannot be used.
     """
     formats = {".safetensors": to_safetensors, ".onnx": to_onnx, "": to_folder}
     if out.suffix not in formats:
         raise InputError(
-            f"{out} ends in {out.suffix}; end it in .safetensors or .onnx, or name a folder"
+            f"--output={out}: unknown format {out.suffix}. Use .safetensors, .onnx, or a folder."
         )
     if crop_pct is not None and not 0 < crop_pct <= 1:
-        raise InputError(f"--crop_pct is {crop_pct}; it must be in (0, 1] (the paper's is 0.875)")
+        raise InputError(f"--crop_pct={crop_pct}: must be in (0, 1]. The paper uses 0.875.")
     if out.suffix and out.is_dir():
-        raise InputError(f"{out} is a folder; give another name, or remove it")
+        raise InputError(f"--output={out}: is a folder. Choose another name, or remove it.")
     trained = load_trained(checkpoint, crop_pct)
     out.parent.mkdir(parents=True, exist_ok=True)
     return formats[out.suffix](trained, out)
 
 
-def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
-    """The timm model in a checkpoint of ours.
+def load_trained(checkpoint: str | Path, crop_pct: float | None) -> TrainedBackbone:
+    """Load the timm model in a checkpoint.
 
     Args:
-        checkpoint: As of `export`.
-        crop_pct: As of `export`.
+        checkpoint: As in `export`.
+        crop_pct: As in `export`.
+
+    Raises:
+        InputError: The weights do not match the model that the checkpoint describes.
     """
     content = open_checkpoint(checkpoint)
     settings = settings_in(content, checkpoint)
@@ -82,15 +89,15 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
     for key, own in model.state_dict().items():
         if key in weights and own.is_floating_point() != weights[key].is_floating_point():
             raise InputError(
-                f"{checkpoint} is damaged: {key} is of {weights[key].dtype}, not of {own.dtype}; "
-                "get it anew"
+                f"{checkpoint}: corrupt checkpoint ({key} has dtype {weights[key].dtype}, expected "
+                f"{own.dtype}). Download or train it again."
             )
     try:
         model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("token_head.")})
     except RuntimeError as error:
         raise InputError(
-            f"{checkpoint} does not hold the {name} that it says ({one_line(error)[:300]}); "
-            "get it anew"
+            f"{checkpoint}: corrupt checkpoint (not the {name} that it describes: "
+            f"{one_line(error)[:300]}). Download or train it again."
         ) from error
     preparation = {
         "architecture": name,
@@ -100,19 +107,22 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> Trained:
         "std": list(settings["std"]),
         "crop_pct": 0.875,
     }
-    preparation |= content.get("prepared", {})  # of older checkpoints: the paper's
+    prepared = content.get("prepared")
+    for key, kind in (("crop_pct", float), ("interpolation", str)):  # not in older checkpoints
+        if isinstance(prepared, dict) and isinstance(prepared.get(key), kind):
+            preparation[key] = prepared[key]
     preparation |= {} if crop_pct is None else {"crop_pct": crop_pct}
     cfg = filter_pretrained_cfg(dict(model.pretrained_cfg), remove_source=True, remove_null=True)
-    return Trained(model.eval(), name, args, cfg | preparation)
+    return TrainedBackbone(model.eval(), name, args, cfg | preparation)
 
 
-def to_safetensors(trained: Trained, file: Path) -> str:
-    """One file of timm's weights, with its settings as metadata.
+def to_safetensors(trained: TrainedBackbone, file: Path) -> str:
+    """Write timm weights to one file, with the model's arguments as metadata.
 
     Returns:
-        The line of Python that loads it.
+        Python code that loads it.
     """
-    # Cloned, because safetensors refuses tensors that share memory.
+    # cloned, because safetensors rejects tensors that share memory
     weights = {k: v.clone().contiguous() for k, v in trained.model.state_dict().items()}
     settings = {
         "architecture": trained.name,
@@ -121,20 +131,19 @@ def to_safetensors(trained: Trained, file: Path) -> str:
     }
     content = save(weights, {"format": "pt", **settings})
     write_atomic(file, content)
-    kept = ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")
-    preparation = {key: trained.pretrained_cfg[key] for key in kept}
+    preparation = {key: trained.pretrained_cfg[key] for key in PREPARATION}
     arguments = "".join(
         f", {key}={value!r}"
         for key, value in (trained.args | {"pretrained_cfg_overlay": preparation}).items()
     )
-    return _loads(trained, f"{trained.name!r}, checkpoint_path={str(file)!r}{arguments}")
+    return _loading_code(trained, f"{trained.name!r}, checkpoint_path={str(file)!r}{arguments}")
 
 
-def to_folder(trained: Trained, folder: Path) -> str:
-    """The folder format of timm's hub: ``config.json`` and ``model.safetensors``.
+def to_folder(trained: TrainedBackbone, folder: Path) -> str:
+    """Write the folder format of timm's hub: `config.json` and `model.safetensors`.
 
     Returns:
-        The line of Python that loads it.
+        Python code that loads it.
     """
     folder.mkdir(exist_ok=True)
     to_safetensors(trained, folder / "model.safetensors")
@@ -145,26 +154,31 @@ def to_folder(trained: Trained, folder: Path) -> str:
         "model_args": trained.args,
         "pretrained_cfg": trained.pretrained_cfg,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return _loads(trained, f"'local-dir:{folder}', pretrained=True")
+    write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return _loading_code(trained, f"'local-dir:{folder}', pretrained=True")
 
 
-def to_onnx(trained: Trained, file: Path) -> str:
-    """ONNX, held against torch.
+def to_onnx(trained: TrainedBackbone, file: Path) -> str:
+    """Write an ONNX program and compare its logits with torch's.
 
     Returns:
-        The line of Python that loads it, and how far its logits are from torch's.
+        Python code that loads it, with the largest difference of the logits.
+
+    Raises:
+        InputError: The ONNX packages are not installed.
     """
     try:
         from smmix_pl.runs.export_onnx import write_onnx
     except ImportError as error:
-        raise InputError(f"{file}: {error}; pip install 'smmix-pl[onnx]'") from error
+        raise InputError(
+            f"--output={file}: {error}. Install the packages with pip install 'smmix-pl[onnx]'."
+        ) from error
     cfg = trained.pretrained_cfg
     worst = write_onnx(trained.model, cfg["input_size"], {"pretrained_cfg": json.dumps(cfg)}, file)
     return f"onnxruntime.InferenceSession({str(file)!r})  # within {worst:.1e} of torch's logits"
 
 
-def _loads(trained: Trained, call: str) -> str:
-    ours = type(trained.model).__module__.startswith("smmix_pl")
-    registers = f"import smmix_pl  # registers {trained.name} with timm\n" if ours else ""
-    return f"{registers}timm.create_model({call})"
+def _loading_code(trained: TrainedBackbone, call: str) -> str:
+    registered_here = type(trained.model).__module__.startswith("smmix_pl")
+    register = f"import smmix_pl  # registers {trained.name} with timm\n" if registered_here else ""
+    return f"{register}timm.create_model({call})"

@@ -1,26 +1,27 @@
-"""What an evaluation found, and the files that keep it: results.json and results.csv."""
+"""Results of an evaluation, and the files that store them: results.json and results.csv."""
 
 import csv
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from smmix_pl.errors import InputError
-
-RUN = {"model", "mixer", "data", "image_size", "seed", "git_commit"}
-"""What results say of their run, at the least."""
+from smmix_pl.runs.run_files import inside_run, write_atomic
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric against one quantity.
+    """A metric as a function of one quantity.
 
     Attributes:
-        x: The quantity, growing; 0 stands for the plain images.
-        y: The metric at each.
+        x: Values of the quantity, increasing. 0 stands for unmodified images.
+        y: Metric at each value.
     """
 
     x: list[float]
@@ -28,7 +29,7 @@ class Curve:
 
     @property
     def area(self) -> float:
-        """Area under the curve over its range, by trapezoids: a mean, in the metric's unit."""
+        """Mean of the metric over the range of x, by the trapezoidal rule."""
         steps = zip(self.x, self.x[1:], self.y, self.y[1:], strict=False)
         area = sum((b - a) * (low + high) / 2 for a, b, low, high in steps)
         return area / (self.x[-1] - self.x[0])
@@ -36,14 +37,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What one evaluation found, under names without the stage.
+    """Results of one evaluation. Names have no stage prefix.
 
     Attributes:
-        protocol: How it was measured: whatever changes the numbers.
-        images: How many images over all ranks.
-        scalars: Single numbers.
-        curves: Each of their points, but the one at 0, is a metric of its own.
-        bins: Columns of a reliability diagram.
+        protocol: Every setting that affects the values.
+        images: Number of images over all ranks.
+        scalars: Metrics with a single value.
+        curves: Curves. Each point except the one at 0 is also a metric.
+        bins: Columns of reliability diagrams.
     """
 
     protocol: dict[str, Any]
@@ -54,7 +55,7 @@ class EvalResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every single number, those of the curves among them: ``occlusion_25``."""
+        """All metrics, including the points of curves, such as `occlusion_25`."""
         points = {
             f"{name}_{x:g}": y
             for name, curve in self.curves.items()
@@ -65,92 +66,126 @@ class EvalResult:
 
 
 def as_json(run: dict[str, Any], reports: Sequence[EvalResult]) -> dict[str, Any]:
-    """The content of results.json.
+    """Return the content of results.json.
 
     Args:
-        run: What was evaluated: model, data, checkpoint, seed, versions and so on.
-        reports: Of all evaluations; where two found the same metric, the first counts, and of two
-            curves of one name the one with more points.
+        run: Description of the run: model, data, checkpoint, seed, and versions.
+        reports: Results of all evaluations. If two contain the same metric, the first is used. Of
+            two curves with the same name, the one with more points is used.
     """
     metrics: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     bins: dict[str, Any] = {}
     for report in reports:
-        how = {"images": report.images, "protocol": report.protocol}
+        details = {"images": report.images, "protocol": report.protocol}
         for name, value in report.metrics.items():
-            metrics.setdefault(name, {"value": value} | how)
+            metrics.setdefault(name, {"value": value} | details)
         for name, curve in report.curves.items():
             if name not in curves or len(curve.x) > len(curves[name]["x"]):
-                curves[name] = asdict(curve) | how
+                curves[name] = asdict(curve) | details
         for name, columns in report.bins.items():
-            bins.setdefault(name, columns | how)
+            bins.setdefault(name, columns | details)
     return {"run": run, "metrics": metrics, "curves": curves, "reliability": bins}
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Write results.json and, one metric a row, results.csv."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("metric", "value", "images", "protocol"))
-        for name, found in results["metrics"].items():
-            protocol = json.dumps(found["protocol"])
-            writer.writerow((name, found["value"], found["images"], protocol))
+    """Write results.json, and results.csv with one row per metric."""
+    write_atomic(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("metric", "value", "images", "protocol"))
+    for name, metric in results["metrics"].items():
+        protocol = json.dumps(metric["protocol"])
+        writer.writerow((name, metric["value"], metric["images"], protocol))
+    write_atomic(folder / "results.csv", table.getvalue().encode())
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """The content of a run folder's results.json.
+    """Return the content of a results.json file.
+
+    Args:
+        run: Run folder, or the file itself.
 
     Raises:
-        InputError: There is none, or it is not ours.
+        InputError: The file is missing, was not written by ResultsFile, or is a link out of the run
+            folder.
     """
-    file = run / "results.json" if run.is_dir() else run
+    file = inside_run(run, run / "results.json") if run.is_dir() else run
     try:
         results: dict[str, Any] = json.loads(file.read_text())
+        SCHEMA.validate_python(results)
     except FileNotFoundError as error:
         raise InputError(
-            f"there is no {file}; `lightning test` writes it with the callback Results, "
-            "which --config with/eval.yaml adds"
+            f"{file}: no such file. Run smmix test with --config with/eval.yaml, which adds the "
+            "callback ResultsFile."
         ) from error
-    except (ValueError, RecursionError) as error:  # also of JSON that nests without end
-        raise InputError(f"{file} is not JSON ({error}); run the test again") from error
-    if not _whole(results):
-        raise InputError(f"{file} was not written by smmix_pl's Results; run the test again")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "content"
+        raise InputError(
+            f"{file}: not written by ResultsFile ({place}: {first['msg']}). Run the test again."
+        ) from error
+    except (ValueError, RecursionError) as error:  # RecursionError: deeply nested JSON
+        raise InputError(f"{file}: not JSON ({error}). Run the test again.") from error
     return results
 
 
-def _whole(results: Any) -> bool:
-    """Whether results have what a comparison reads."""
-    try:
-        return (
-            results["run"].keys() >= RUN
-            and all(
-                isinstance(found["value"], int | float) and isinstance(found["protocol"], dict)
-                for found in results["metrics"].values()
-            )
-            and all(
-                len(found["x"]) == len(found["y"])
-                and all(isinstance(number, int | float) for number in found["x"] + found["y"])
-                for found in results["curves"].values()
-            )
-            and all(
-                {"total", "confidence", "accuracy"} <= found.keys()
-                for found in results["reliability"].values()
-            )
-            and all(
-                re.fullmatch(r"[\w.-]+", name)  # they name files
-                for part in ("metrics", "curves", "reliability")
-                for name in results[part]
-            )
-            and all(isinstance(found["images"], int) for found in results["metrics"].values())
-            and all(isinstance(results["run"][name], str) for name in ("model", "mixer", "data"))
-            and isinstance(results["run"]["git_commit"], str | None)
-            and all(
-                isinstance(results["run"].get(name, kind()), kind)
-                for name, kind in (("parameters", int), ("tokens", list), ("images", dict))
-            )
-            and isinstance(results["run"]["image_size"], list)
-        )
-    except (AttributeError, KeyError, TypeError):
-        return False
+Name = Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)*$")]
+"""Name of a metric or curve, which is also used in file names."""
+Numbers = list[float]
+
+
+def _of_equal_length(columns: dict[str, list[float]]) -> dict[str, list[float]]:
+    if len({len(column) for column in columns.values() if isinstance(column, list)}) > 1:
+        raise ValueError("columns differ in length")
+    return columns
+
+
+class RunEntry(TypedDict):
+    """Description of a run, as far as comparisons and reports read it."""
+
+    model: str
+    mixer: str
+    data: str
+    image_size: list[int]
+    seed: int
+    git_commit: str | None
+    parameters: NotRequired[int]
+    tokens: NotRequired[list[int]]
+    images: NotRequired[dict[str, Any]]
+
+
+class MetricEntry(TypedDict):
+    """A metric with its protocol."""
+
+    value: float
+    images: int
+    protocol: dict[str, Any]
+
+
+class CurveEntry(TypedDict):
+    """Points of a curve."""
+
+    x: Numbers
+    y: Numbers
+
+
+class BinsEntry(TypedDict):
+    """Columns of a reliability diagram."""
+
+    total: Numbers
+    confidence: Numbers
+    accuracy: Numbers
+
+
+@with_config(ConfigDict(strict=True))
+class Results(TypedDict):
+    """Content of results.json."""
+
+    run: RunEntry
+    metrics: dict[Name, MetricEntry]
+    curves: dict[Name, Annotated[CurveEntry, AfterValidator(_of_equal_length)]]
+    reliability: dict[Name, Annotated[BinsEntry, AfterValidator(_of_equal_length)]]
+
+
+SCHEMA = TypeAdapter(Results)

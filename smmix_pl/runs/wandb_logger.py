@@ -1,6 +1,7 @@
-"""W&B without surprises: online for those who are logged in, offline for everyone else."""
+"""W&B logging that never prompts: online if a login is found, offline otherwise."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,21 +14,22 @@ from pydantic import ValidationError
 from smmix_pl.checks import one_of
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import set_wandb_id, wandb_init_args
+from smmix_pl.runs.run_files import write_atomic
 
 ID_FILE = ".wandb_id"
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 
 
 class WandbLogger(loggers.WandbLogger):
-    """Lightning's WandbLogger that never asks for an account; a killed run loses a second at most.
+    """Lightning's WandbLogger, which never prompts for a login. A killed run loses one second.
 
     Args:
         project: W&B project.
-        name: Run name; null lets W&B invent one.
+        name: Run name. Null derives it from backbone, mixer, data, and seed.
         save_dir: Folder for W&B's own files.
-        mode: ``auto`` is online if a W&B login is found and offline otherwise; the environment
-            variable ``WANDB_MODE`` wins over it. Offline runs are sent later with ``wandb sync``.
-        **kwargs: Further arguments of `wandb.init`, such as ``group`` or ``tags``.
+        mode: `auto` is online if a W&B login is found and offline otherwise. The environment
+            variable `WANDB_MODE` takes precedence. Upload offline runs with `wandb sync`.
+        **kwargs: Further arguments of `wandb.init`, such as `group` or `tags`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class WandbLogger(loggers.WandbLogger):
         mode = os.environ.get("WANDB_MODE") or mode  # type: ignore[assignment]
         one_of("WANDB_MODE", mode, MODES)
         os.makedirs(save_dir, exist_ok=True)
-        # W&B writes to the disk every 15 seconds, and a killed run loses what was logged since
+        # by default W&B writes to the disk every 15 seconds, which a killed run would lose
         kwargs.setdefault("settings", wandb.Settings(x_transaction_log_flush_interval=1.0))
         super().__init__(
             project=project,
@@ -57,47 +59,54 @@ class WandbLogger(loggers.WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, which begins here.
+        """The W&B run, which is started by the first access.
 
         Raises:
-            InputError: W&B refuses a setting, or knows no account.
+            InputError: W&B rejects a setting or the login.
         """
         try:
             return loggers.WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except (wandb.Error, TypeError, ValidationError) as error:
             raise InputError(
-                f"W&B does not begin the run ({error}); mend trainer.logger or WANDB_ variables, "
-                "or set WANDB_MODE=offline"
+                f"trainer.logger: W&B could not start the run ({error}). Fix its arguments or the "
+                "WANDB_* variables, or set WANDB_MODE=offline."
             ) from error
 
     def name_after(self, job: str, backbone: str, mixer: str, data: str, seed: int) -> None:
-        """Name, group and tag the run, as far as the user has not; seeds share a group.
+        """Set name, group, tags, and job type, unless the user has set them.
 
-        The job type is ``fit``, ``test`` and so on, so that a later test is told from its training.
-
-        To be called before the run begins.
+        Call it before the run starts. Seeds share a group. The job type is the command, such as
+        `fit` or `test`, so a later test can be distinguished from its training.
         """
-        what = (backbone, mixer, data)
-        ours = {"name": "-".join((*what, f"seed{seed}")), "group": "-".join(what), "tags": what}
-        ours["job_type"] = job
-        for key, value in ours.items():
-            if not wandb_init_args(self).get(key):
-                wandb_init_args(self)[key] = value
+        subject = (backbone, mixer, data)
+        group = "-".join(subject)
+        defaults = {"name": f"{group}-seed{seed}", "group": group, "tags": subject, "job_type": job}
+        arguments = wandb_init_args(self)
+        for key, value in defaults.items():
+            arguments[key] = arguments.get(key) or value
 
     def keep_id(self, folder: Path) -> None:
-        """Leave the run's W&B id in the run's folder, for `resume_latest`."""
-        (folder / ID_FILE).write_text(self.experiment.id)
+        """Store the W&B run id in the run folder, for `resume_latest`."""
+        write_atomic(folder / ID_FILE, str(self.experiment.id).encode())
 
     def resume_latest(self, folder: Path) -> None:
-        """Go on with the W&B run that a run's folder names, if it names one."""
+        """Continue the W&B run whose id is stored in a run folder, if there is one.
+
+        Raises:
+            InputError: The file does not contain a run id, which W&B uses in folder names.
+        """
         file = folder / ID_FILE
-        if file.is_file() and not wandb_init_args(self).get("id"):
-            set_wandb_id(self, file.read_text().strip())
+        if not file.is_file() or wandb_init_args(self).get("id"):
+            return
+        run_id = file.read_text(errors="replace").strip()
+        if not re.fullmatch(r"[\w-]{1,128}", run_id):
+            raise InputError(f"{file}: not a W&B run id ({run_id[:40]!r}). Remove the file.")
+        set_wandb_id(self, run_id)
 
 
 def _logged_in() -> bool:
     try:
         return bool(wandb.login(prompt=False, verify=False))
-    except (wandb.Error, ValueError) as error:  # a key that cannot be one
-        rank_zero_warn(f"W&B does not accept the key that it finds ({error}); the run is offline")
+    except (wandb.Error, ValueError) as error:  # for example a malformed key
+        rank_zero_warn(f"W&B login failed ({error}). The run is logged offline.")
         return False

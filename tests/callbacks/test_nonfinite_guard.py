@@ -1,4 +1,4 @@
-"""Numbers that go wrong stop in their step, or skip it; wrong attention stays in range."""
+"""NaN and infinity stop the run in the step where they appear, or skip it."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from helpers.small_runs import digits, module, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
 from smmix_pl import InputError, NoMix, SMMix
@@ -14,7 +15,7 @@ from smmix_pl.mixing.regions import least_attended, most_attended
 
 
 class Poison(Callback):
-    """Makes the model's weights, and so the loss, or a gradient, wrong at given batches."""
+    """Replaces the loss, or gradients, of given batches."""
 
     def __init__(self, batches, where="loss", value=float("nan")):
         self.batches, self.where, self.value = batches, where, value
@@ -22,7 +23,6 @@ class Poison(Callback):
     def on_before_backward(self, trainer, pl_module, loss):
         if trainer.fit_loop.batch_idx in self.batches and self.where == "loss":
             loss.data.fill_(self.value)
-            pl_module.loss.fill_(self.value)
 
     def on_after_backward(self, trainer, pl_module):
         if trainer.fit_loop.batch_idx in self.batches:
@@ -33,36 +33,38 @@ class Poison(Callback):
                     weight.grad.fill_(self.value)
 
 
-def run(tmp_path, *callbacks, mixer=None, **options):
+def run(tmp_path, *callbacks, mixer=None, data=None, **options):
     seed_everything(0)
-    fit = trainer(tmp_path, max_epochs=1, limit_train_batches=8, callbacks=list(callbacks))
+    settings = {"max_epochs": 1, "limit_train_batches": 8} | options
+    fit = trainer(tmp_path, callbacks=list(callbacks), **settings)
     model = module(mixer or NoMix())
-    fit.fit(model, digits(**options))
+    fit.fit(model, data or digits())
     return fit, model
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_wrong_number_stops_the_run_in_its_step(tmp_path, value, where):
-    with pytest.raises(InputError) as told:
+def test_a_non_finite_value_stops_the_run_in_its_step(tmp_path, value, where):
+    with pytest.raises(InputError) as raised:
         run(tmp_path, Poison([5], where, value), NonFiniteGuard(), mixer=SMMix(switch_prob=1))
-    sentence = str(told.value)
-    assert "epoch 0, batch 5 (optimizer step 5" in sentence
-    assert "mixed by SMMix, region side" in sentence
-    assert "images #" in sentence
-    assert ("loss is" if where == "loss" else "gradient of backbone.model.head.weight") in sentence
+    message = str(raised.value)
+    for part in ("epoch 0, batch 5", "optimizer step 5", "SMMix", "region side", "images #"):
+        assert part in message
+    assert (f"train/loss={value}" if where == "loss" else "backbone.model.head.weight") in message
 
 
-def test_the_images_named_are_those_of_the_batch(tmp_path):
-    with pytest.raises(InputError) as told:
-        run(tmp_path, Poison([1]), NonFiniteGuard(), batch_size=3)
-    data = digits(batch_size=3)
-    data.setup("fit")
-    expected = list(data.train_dataloader().sampler)[3:6]
-    assert ", ".join(f"#{index}" for index in expected) + ")" in str(told.value)
+@pytest.mark.parametrize("held_out", [0.0, 0.5], ids=["all images", "some held out"])
+def test_the_error_names_the_images_by_their_index_in_the_training_set(tmp_path, held_out):
+    data = digits(batch_size=3, held_out=held_out)
+    with pytest.raises(InputError) as raised:
+        run(tmp_path, Poison([1]), NonFiniteGuard(), data=data)
+    loader = data.train_dataloader()
+    order = list(loader.sampler)[3:6]
+    expected = [loader.dataset.images.indices[i] for i in order] if held_out else order
+    assert ", ".join(f"#{index}" for index in expected) + ")" in str(raised.value)
 
 
-def test_a_skipped_step_leaves_the_weights_alone_and_is_counted(tmp_path):
+def test_a_skipped_step_leaves_the_weights_unchanged_and_is_counted(tmp_path):
     class Weights(Callback):
         def __init__(self):
             self.kept = []
@@ -71,15 +73,17 @@ def test_a_skipped_step_leaves_the_weights_alone_and_is_counted(tmp_path):
             self.kept.append(pl_module.backbone.model.head.weight.detach().clone())
 
     weights = Weights()
-    with pytest.warns(UserWarning, match=r"the step is skipped, the 2\. of this run"):
-        fit, model = run(tmp_path, Poison([3, 6]), NonFiniteGuard("skip"), weights)
+    with pytest.warns(UserWarning, match=r"skipped \(2 in this run\)"):
+        fit, model = run(
+            tmp_path, Poison([3, 6]), NonFiniteGuard("skip"), weights, log_every_n_steps=8
+        )
     same = [torch.equal(a, b) for a, b in zip(weights.kept, weights.kept[1:], strict=False)]
     assert [index + 1 for index, equal in enumerate(same) if equal] == [3, 6]
     assert float(fit.callback_metrics["train/skipped_steps"]) == 2
     assert all(weight.isfinite().all() for weight in model.parameters())
 
 
-def test_skipping_for_ever_stops(tmp_path):
+def test_skipping_stops_after_patience_steps_in_a_row(tmp_path):
     with (
         pytest.warns(UserWarning, match="skipped"),
         pytest.raises(InputError, match="3 steps in a row"),
@@ -87,7 +91,20 @@ def test_skipping_for_ever_stops(tmp_path):
         run(tmp_path, Poison(range(8)), NonFiniteGuard("skip", patience=3))
 
 
-def test_the_count_goes_on_after_a_resume():
+def test_the_count_is_logged_at_logged_steps_only(tmp_path):
+    log = CSVLogger(tmp_path)
+    with pytest.warns(UserWarning, match="skipped"):
+        run(tmp_path, Poison([1]), NonFiniteGuard("skip"), logger=log, log_every_n_steps=3)
+    header, *rows = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
+    column, step = (header.split(",").index(name) for name in ("train/skipped_steps", "step"))
+    logged = [row.split(",") for row in rows]
+    assert [(row[step], row[column]) for row in logged if row[column]] == [
+        ("2", "1.0"),
+        ("5", "1.0"),
+    ]
+
+
+def test_the_count_continues_after_a_resume():
     counted, resumed = NonFiniteGuard("skip"), NonFiniteGuard("skip")
     counted.skipped = 4
     resumed.load_state_dict(counted.state_dict())
@@ -114,37 +131,26 @@ def scaled_fit(tmp_path, scaler, *callbacks):
 
 
 def test_overflow_that_the_scaler_handles_does_not_count(tmp_path):
-    """A real gradient scaler, whose first scale is so large that gradients overflow."""
+    """The first scale of a real gradient scaler is so large that loss and gradients overflow."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     model = scaled_fit(tmp_path, scaler, NonFiniteGuard())
     assert scaler.get_scale() < 2.0**127
     assert all(weight.isfinite().all() for weight in model.parameters())
 
 
-def test_overflow_that_no_scale_ends_stops_the_run(tmp_path):
+def test_overflow_that_no_scale_prevents_stops_the_run(tmp_path):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    with pytest.raises(InputError, match=r"head\.weight is not finite.*4 steps in a row"):
+    with pytest.raises(InputError, match=r"head\.weight.*4 steps in a row"):
         scaled_fit(tmp_path, scaler, Poison(range(8), "gradient"), NonFiniteGuard(patience=4))
 
 
-def test_images_are_named_by_their_place_in_train_where_some_are_held_out(tmp_path):
-    with pytest.raises(InputError) as told:
-        run(tmp_path, Poison([1]), NonFiniteGuard(), batch_size=3, held_out=0.5)
-    data = digits(batch_size=3, held_out=0.5)
-    data.setup("fit")
-    loader = data.train_dataloader()
-    kept = loader.dataset.images.indices
-    expected = [kept[index] for index in list(loader.sampler)[3:6]]
-    assert ", ".join(f"#{index}" for index in expected) + ")" in str(told.value)
-
-
-WRONG = st.sampled_from([float("nan"), float("inf"), -float("inf"), 0.0, 0.25])
+NUMBERS = st.sampled_from([float("nan"), float("inf"), -float("inf"), 0.0, 0.25])
 
 
 @given(st.data(), st.integers(2, 7), st.integers(2, 7))
-def test_wrong_attention_never_leaves_the_grid(data, height, width):
+def test_non_finite_attention_gives_windows_inside_the_grid(data, height, width):
     side = data.draw(st.integers(1, min(height, width) - 1))
-    values = data.draw(st.lists(WRONG, min_size=height * width, max_size=height * width))
+    values = data.draw(st.lists(NUMBERS, min_size=height * width, max_size=height * width))
     for attention in (
         torch.tensor(values).view(1, height, width),
         torch.full((2, height, width), values[0]),

@@ -1,7 +1,6 @@
-"""Signals, full disks, folders that cannot be written or vanish: saved, or told in one sentence."""
+"""Signals, full disks, and folders that vanish: the run saves, or prints a one-line error."""
 
 import csv
-import stat
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from helpers.image_folders import write_image_folder
 
 STOP = """
 def run(words, *acts):
-    # Each act is a signal or a function, after this run has written a checkpoint
+    # Each act is a signal or a function, applied after this run has written a checkpoint
     log = Path("log.txt")
     log.unlink(missing_ok=True)
     began = time.time()
@@ -27,9 +26,26 @@ def run(words, *acts):
     return status, log.read_text()
 """
 
+SIGNALING = """
+import os
 
-def test_a_signal_saves_and_ends_and_the_run_goes_on_exactly(tmp_path):
-    told = script(
+from lightning.pytorch import Callback
+
+
+class Signaling(Callback):
+    def __init__(self, hook: str, number: int) -> None:
+        self.hook, self.number = hook, number
+        setattr(self, hook, self.send)
+
+    def send(self, trainer, *_, **__):
+        if self.number and not (trainer.sanity_checking and "validation_batch" in self.hook):
+            os.kill(os.getpid(), self.number)
+            self.number = 0
+"""
+
+
+def test_a_signal_saves_and_the_run_resumes_exactly(tmp_path):
+    outcomes = script(
         STOP
         + """
 long = ["--trainer.max_epochs=12"]
@@ -42,11 +58,11 @@ print(json.dumps([
 """,
         tmp_path,
     )
-    (straight, _), (term, said), (usr1, said_again), (end, _) = told
-    assert (straight, term, usr1, end) == (0, 75, 75, 0), told
-    assert "stopped by SIGTERM at step" in said
-    assert "stopped by SIGUSR1 at step" in said_again
-    assert "Traceback" not in said + said_again
+    assert [status for status, _ in outcomes] == [0, 75, 75, 0], outcomes
+    for (_, output), name in zip(outcomes[1:3], ("SIGTERM", "SIGUSR1"), strict=True):
+        assert name in output
+        assert "last.ckpt" in output
+        assert "Traceback" not in output
     ends = [
         torch.load(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
         for name in ("straight", "small")
@@ -60,58 +76,147 @@ print(json.dumps([
     assert logs[0] == logs[1]
 
 
-def test_an_evaluation_that_is_told_to_stop_ends_at_once(tmp_path):
-    """It has nothing to save; Lightning by itself would note the signal and go on."""
-    [trained, _], status = script(
+HOOKS = [
+    "setup",
+    "on_sanity_check_start",
+    "on_sanity_check_end",
+    "on_train_start",
+    "on_train_epoch_end",
+    "on_validation_batch_start",
+    "on_save_checkpoint",
+    "on_train_end",
+    "on_test_batch_start",
+]
+
+
+def test_a_signal_in_any_phase_exits_with_status_75(tmp_path):
+    (tmp_path / "signaling.py").write_text(SIGNALING)
+    outcomes = script(
+        STOP
+        + f"""
+sys.path.insert(0, os.getcwd())
+os.environ["SMMIX_PACKAGES"] = "signaling"
+found = {{}}
+for hook in {HOOKS}:
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        found[hook + str(int(number))] = run([
+            "--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--test_after_fit=true",
+            "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=1",
+            "--trainer.callbacks+=signaling.Signaling", f"--trainer.callbacks.hook={{hook}}",
+            f"--trainer.callbacks.number={{int(number)}}", f"--trainer.logger.init_args.name={{hook}}",
+        ])
+print(json.dumps(found))
+""",
+        tmp_path,
+    )
+    for hook, (status, output) in outcomes.items():
+        assert status == 75, (hook, output[-1000:])
+        assert "Stopped by SIG" in output, hook
+        assert "Traceback" not in output, hook
+
+
+def test_an_evaluation_stops_at_once(tmp_path):
+    (tmp_path / "signaling.py").write_text(SIGNALING)
+    (trained, _), (tested, output) = script(
         STOP
         + """
 trained = run(["--trainer.max_epochs=1"])
-pid = os.fork()
-if not pid:
-    import threading
-    from smmix_pl.callbacks import Calibration
-    begin = Calibration.begin
-    def begins(*_):  # in the middle of the test
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)
-    Calibration.begin = begins
-    smmix_pl.cli.main.main([
-        "test", "--config", "recipe.yaml", "--trainer.callbacks+=smmix_pl.callbacks.Calibration",
-        "--ckpt_path", "runs/small/version_0/checkpoints/last.ckpt",
-    ])
-    os._exit(0)
-print(json.dumps([trained, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
+sys.path.insert(0, os.getcwd())
+os.environ["SMMIX_PACKAGES"] = "signaling"
+smmix_pl.cli.main.main, fit = (lambda words: fit(["test", *words[1:]])), smmix_pl.cli.main.main
+print(json.dumps([trained, run([
+    "--ckpt_path", "runs/small/version_0/checkpoints/last.ckpt",
+    "--trainer.callbacks+=signaling.Signaling", "--trainer.callbacks.hook=on_test_batch_end",
+    f"--trainer.callbacks.number={int(signal.SIGTERM)}",
+])]))
 """,
         tmp_path,
     )
     assert trained == 0
-    assert status == -15
+    assert tested == 75
+    assert "SIGTERM" in output
 
 
-def test_slurm_requeues_and_the_job_finds_its_own_run(tmp_path):
-    """SLURM itself is not here: a program of scontrol's name writes down what it is asked."""
+def test_a_run_leaves_its_process_unchanged(tmp_path):
+    before, after, left = script(
+        """
+import gc, torch
+from lightning.pytorch import LightningModule, Trainer
+
+def state():
+    handlers = [str(signal.getsignal(number)) for number in (2, 10, 15)]
+    switches = [torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic]
+    return [*handlers, *switches, torch.get_num_threads(), os.environ.get("PL_GLOBAL_SEED")]
+
+before = state()
+for name in ("one", "two"):
+    smmix_pl.cli.main.main([
+        "fit", "--config", "recipe.yaml", "--trainer.max_epochs=1", "--trainer.deterministic=true",
+        "--test_after_fit=true", f"--trainer.logger.init_args.name={name}",
+    ])
+after = state()
+gc.collect()
+left = [type(o).__name__ for o in gc.get_objects() if isinstance(o, (Trainer, LightningModule))]
+print(json.dumps([before, after, left]))
+""",
+        tmp_path,
+    )
+    assert before == after
+    assert left == []
+
+
+SCONTROL = """#!/bin/sh
+echo "$@" >> {folder}/requested
+"""
+
+
+@pytest.mark.parametrize("array", [False, True], ids=["job", "array"])
+def test_slurm_requeues_the_job_which_resumes_its_own_run(tmp_path, array):
+    """A program named scontrol records its arguments in place of SLURM's."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    scontrol.chmod(scontrol.stat().st_mode | stat.S_IEXEC)
-    told = script(
+    scontrol.write_text(SCONTROL.format(folder=tmp_path))
+    scontrol.chmod(0o755)
+    variables = {"SLURM_JOB_ID": "7"}
+    other = {"SLURM_JOB_ID": "8"}
+    if array:
+        variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+        other |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4"}
+    outcomes = script(
         STOP
-        + """
-os.environ |= {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7",
-               "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+        + f"""
+os.environ |= {{"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0",
+               "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}}
 os.environ["PATH"] = os.path.abspath("bin") + ":" + os.environ["PATH"]
 long = ["--trainer.max_epochs=12"]
+os.environ |= {variables}
 first = run(long, signal.SIGUSR1)
-os.environ["SLURM_JOB_ID"] = "8"
+os.environ |= {other}
 other = run(["--trainer.max_epochs=1"])
-os.environ |= {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+os.environ |= {variables} | {{"SLURM_RESTART_COUNT": "1"}}
 print(json.dumps([first, other, run(["--trainer.max_epochs=12"])]))
 """,
         tmp_path,
     )
-    assert [status for status, _ in told] == [75, 0, 0], told
-    assert (tmp_path / "asked").read_text().split() == ["requeue", "7"]
-    assert "the run goes on from runs/small/version_0/checkpoints/last.ckpt" in told[2][1]
+    assert [status for status, _ in outcomes] == [75, 0, 0], outcomes
+    requested = (tmp_path / "requested").read_text().split()
+    assert requested == ["requeue", "7_3" if array else "7"]
+    assert "runs/small/version_0/checkpoints/last.ckpt" in outcomes[2][1]
+
+
+def test_without_scontrol_the_run_still_saves_and_exits_with_status_75(tmp_path):
+    [[status, output]] = script(
+        STOP
+        + """
+os.environ |= {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7",
+               "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": "/none"}
+print(json.dumps([run(["--trainer.max_epochs=12"], signal.SIGUSR1)]))
+""",
+        tmp_path,
+    )
+    assert status == 75, output[-2000:]
+    assert "scontrol" in output
+    assert "last.ckpt" in output
 
 
 @pytest.mark.parametrize(
@@ -123,8 +228,8 @@ print(json.dumps([first, other, run(["--trainer.max_epochs=12"])]))
     ],
     ids=["full disk", "read-only folder", "a file for a folder"],
 )
-def test_a_run_that_cannot_be_written_ends_in_a_sentence(tmp_path, limit, words):
-    [[status, said]] = script(
+def test_a_run_that_cannot_be_written_prints_one_line(tmp_path, limit, words):
+    [[status, output]] = script(
         STOP
         + f"""
 import resource
@@ -133,15 +238,14 @@ print(json.dumps([run({words!r})]))
 """,
         tmp_path,
     )
-    sentence = said.strip().splitlines()[-1]
-    assert status == 2, said[-2000:]
-    assert sentence.startswith("error: "), sentence
-    assert "Traceback" not in said
-    assert "cannot be" in sentence
+    error = output.strip().splitlines()[-1]
+    assert status == 2, output[-2000:]
+    assert error.startswith("error: "), error
+    assert "Traceback" not in output
 
 
-def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path):
-    """The first run fits; the second goes on with files that no longer may grow."""
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    """The first run fits on the disk; the second resumes with a limit on file sizes."""
     first, second, third = script(
         STOP
         + """
@@ -157,18 +261,18 @@ print(json.dumps([one, two, run(["--trainer.max_epochs=12", "--ckpt_path", "last
     )
     assert first[0] == 75
     assert second[0] == 2
-    sentence = second[1].strip().splitlines()[-1]
-    assert "cannot be written (File too large)" in sentence
-    assert "goes on from the last good one, runs/small/version_0/checkpoints/last.ckpt" in sentence
+    error = second[1].strip().splitlines()[-1]
+    assert "File too large" in error
+    assert "runs/small/version_0/checkpoints/last.ckpt" in error
     assert third[0] == 0, third[1][-2000:]
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_data_folder_that_vanishes_is_told_with_the_last_good_checkpoint(tmp_path, policy):
+def test_a_data_folder_that_vanishes_is_named_with_the_last_good_checkpoint(tmp_path, policy):
     root = tmp_path / "images"
     write_image_folder(root / "train", per_class=16)
     write_image_folder(root / "val", per_class=2)
-    told = script(
+    outcome = script(
         STOP
         + f"""
 words = ["--data=smmix_pl.data.Folder", "--data.root=images", "--data.batch_size=4",
@@ -177,10 +281,10 @@ print(json.dumps(run(words, lambda: os.rename("images", "gone"))))
 """,
         tmp_path,
     )
-    status, said = told
-    sentence = said.strip().splitlines()[-1]
-    assert status == 2, said[-2000:]
-    assert sentence.startswith("error: ")
-    assert "images/" in sentence
-    assert "goes on from the last good one, runs/small/version_0/checkpoints/last.ckpt" in sentence
-    assert "Traceback" not in said
+    status, output = outcome
+    error = output.strip().splitlines()[-1]
+    assert status == 2, output[-2000:]
+    assert error.startswith("error: ")
+    assert "images/" in error
+    assert "runs/small/version_0/checkpoints/last.ckpt" in error
+    assert "Traceback" not in output

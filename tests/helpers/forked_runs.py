@@ -1,4 +1,4 @@
-"""Commands in processes of their own that share one import: a start costs a fork."""
+"""Commands in processes of their own that share one import, so that starting one costs a fork."""
 
 import json
 import os
@@ -7,23 +7,27 @@ import sys
 import textwrap
 from pathlib import Path
 
-PROLOGUE = "import sys; sys.path.insert(0, {tests!r})\nfrom killing import start, prepare, RECIPE\n"
+from helpers.killed_runs import RECIPE
+
+PROLOGUE = (
+    "import sys; sys.path.insert(0, {tests!r})\n"
+    "from helpers.killed_runs import start, prepare, RECIPE\n"
+    "import smmix_pl.cli.main, json, os, signal, time\n"
+    "import smmix_pl.module, smmix_pl.callbacks\n"
+    "from pathlib import Path\n"
+)
 
 
-def script(body: str, folder: Path) -> dict:
-    """Runs Python that ends in ``print(json.dumps(...))``, in a folder with ``recipe.yaml``."""
-    from helpers.killed_runs import RECIPE
-
+def script(body: str, folder: Path) -> list:
+    """Run Python code that prints JSON last, in a folder with `recipe.yaml`."""
     (folder / "recipe.yaml").write_text(RECIPE)
-    code = PROLOGUE.format(tests=str(Path(__file__).parent))
-    code += "import smmix_pl.cli.main, json, os, signal, time\nfrom pathlib import Path\n"
-    code += textwrap.dedent(body)
+    code = PROLOGUE.format(tests=str(Path(__file__).parents[1])) + textwrap.dedent(body)
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]

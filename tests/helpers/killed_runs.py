@@ -1,7 +1,7 @@
-"""Starts a real training run again and again and kills it, until it is left to finish.
+"""Starts a real training run repeatedly and kills it, then lets it finish.
 
-``python killing.py FOLDER KILLS SEED`` prints what happened as JSON. The program is imported once
-and forked for each start, so that a start costs little; each run is a process of its own.
+`python killed_runs.py FOLDER KILLS SEED` prints the outcome as JSON. The program is imported once
+and forked for each start, so each run is a process of its own and starts quickly.
 """
 
 import json
@@ -42,7 +42,7 @@ trainer:
 
 
 def start(folder: Path, words: list[str]) -> int:
-    """A run in a process of its own; what it says goes to ``log.txt``."""
+    """Start a run in its own process, with its output in `log.txt`; return the process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -65,7 +65,7 @@ def start(folder: Path, words: list[str]) -> int:
 
 
 def wait_for(pid: int, moment: float, folder: Path | None) -> int | None:
-    """Until a moment, or until a checkpoint in a folder is half written; status if it ends."""
+    """Wait until a moment, or until a checkpoint is half written; return the status if it ends."""
     while time.monotonic() < moment:
         if folder is not None and any(folder.glob("runs/small/*/checkpoints/*.unfinished")):
             return None
@@ -88,11 +88,11 @@ def main(folder: Path, kills: int, seed: int) -> None:
     straight = os.waitpid(start(prepare(folder / "straight", 2 * kills), []), 0)[1]
     length = time.monotonic() - began
     killed, points = prepare(folder / "killed", 2 * kills), []
-    share = length * min(0.5, 3 / kills)  # of the run, so that the last kills still find it running
+    longest = length * min(0.5, 3 / kills)  # short enough that the last kills find it running
     while len(points) < kills:
         writing = len(points) % 2 == 1
         pid = start(killed, ["--ckpt_path", "last"])
-        ended = wait_for(pid, time.monotonic() + rng.uniform(0, share), None)
+        ended = wait_for(pid, time.monotonic() + rng.uniform(0, longest), None)
         if ended is None and writing:
             ended = wait_for(pid, time.monotonic() + length, killed)
         if ended is None:
@@ -105,6 +105,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    import smmix_pl.cli.main  # noqa: F401 - once for all starts
+    import smmix_pl.cli.main
+    import smmix_pl.module  # noqa: F401 - once for all starts
 
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

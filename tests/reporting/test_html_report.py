@@ -8,10 +8,10 @@ import pytest
 from helpers.image_folders import write_image_folder
 from helpers.programs import refusal, run_cli
 from PIL import Image
+from smmix_pl.reporting.logged_keys import METRICS
 
 from smmix_pl.cli.demo import main as draw_mixing
 from smmix_pl.reporting.html_report import main as write_report
-from smmix_pl.reporting.logged_keys import METRICS
 
 SMALL = "{patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from helpers.programs import refusal, run_cli
-
-from smmix_pl import Mixer
 from smmix_pl.reporting.logged_keys import METRICS
 from smmix_pl.reporting.logged_keys import PICTURES as LOGGED_PICTURES
+
+from smmix_pl import Mixer
 from smmix_pl.reporting.wandb_dashboard import COMPARED, MACHINE, PICTURES, SECTIONS, main
 
 KEY = "0" * 40

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from helpers.programs import TINY_FLAGS
 from helpers.image_folders import write_image_folder
+from helpers.programs import TINY_FLAGS
 from safetensors import safe_open
 
 from smmix_pl import SMMixModule

@@ -24,7 +24,13 @@ def read_checkpoint(path):
     ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=pytest.mark.slow)], ids=["3", "20"]
 )
 def test_a_killed_run_is_finished_by_one_command(tmp_path, kills, seed):
-    words = [sys.executable, str(Path(__file__).parent / "killing.py"), tmp_path, kills, seed]
+    words = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "helpers/killed_runs.py"),
+        tmp_path,
+        kills,
+        seed,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [*map(str, words)], capture_output=True, text=True, timeout=280, env=environment

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.programs import run_cli
 from helpers.digits import digits, quiet_trainer
+from helpers.programs import run_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
@@ -20,10 +20,10 @@ from PIL import Image
 from sklearn.metrics import auc
 
 from smmix_pl import InputError, NoMix, OptimConfig, SMMixModule
-from smmix_pl.reporting import comparison as compare
 from smmix_pl.callbacks import Calibration, Occlusion, ResultsFile
 from smmix_pl.callbacks.output.results_file import git_commit
 from smmix_pl.data import EvalTransform, TrainTransform
+from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.metric_specs import metric_name
 from smmix_pl.reporting.published import matching
 from smmix_pl.runs.results import Curve, read_results

@@ -16,10 +16,13 @@ from smmix_pl.data.samplers import Draw, TrainingSampler
 
 BATCHES, EPOCHS = 8, 3
 RANDOM = TrainTransform(random_erasing=0.5)  # crops, flips, RandAugment and erasing
-MOMENTS = ["batch_6", "batch_11", "validation_1", "epoch=0", "epoch=1"]
-"""When the checkpoint was written: after a batch, after a validation, at an epoch's end."""
+MOMENTS = ["batch_6", "batch_8", "batch_11", "validation_1", "epoch=0", "epoch=1"]
+"""When the checkpoint was saved: after a batch, after a validation, at the end of an epoch.
+
+Batch 8 is the last one of the first epoch: its validation is still due.
+"""
 KINDS = {
-    "all at once": {"num_workers": 1, "accumulate": 3, "repeats": 3},
+    "all options": {"num_workers": 1, "accumulate": 3, "repeats": 3},
     "end by steps": {"max_steps": 20},
 }
 MORE_KINDS = {
@@ -30,17 +33,17 @@ MORE_KINDS = {
     "schedule by epoch": {"interval": "epoch"},
 }
 TIMED = {"images_per_second", "memory/peak_gib"} | {
-    f"time/{part}" for part in ("data", "motivate", "mix", "train")
+    f"time/{part}" for part in ("data", "guide", "mix", "train")
 }
 STALE = {
     *("train/loss_consistency", "train/loss_fine_grained_target"),
     *("train/loss_fine_grained_source", "train/region_side"),
 }
-"""Lightning logs a value again at a step that has none, as long as it has one of this epoch."""
+"""Lightning repeats the last value of the epoch at a step that does not log one."""
 
 
 class Watch(Callback):
-    """Keeps the classes of every batch, and checkpoints of moments inside an epoch."""
+    """Records the classes of every batch, and saves checkpoints within an epoch."""
 
     def __init__(self, folder):
         self.folder, self.classes = folder, {}
@@ -53,7 +56,7 @@ class Watch(Callback):
         place = trainer.current_epoch * BATCHES + batch_idx
         assert place not in self.classes
         self.classes[place] = batch[1].tolist()
-        if place + 1 in (6, 11):
+        if place + 1 in (6, 8, 11):
             self.save(trainer, f"batch_{place + 1}")
 
     def on_validation_end(self, trainer, pl_module):
@@ -62,7 +65,7 @@ class Watch(Callback):
 
 
 def fit(folder, ckpt_path=None, accumulate=1, interval="step", max_steps=-1, **options):
-    """One run; nothing may follow from what the process drew before."""
+    """Run once; nothing may depend on what the process drew before."""
     seed_everything(3, verbose=False)
     model = SMMixModule(
         num_classes=10,
@@ -104,7 +107,7 @@ def fit(folder, ckpt_path=None, accumulate=1, interval="step", max_steps=-1, **o
 
 
 def rows(file):
-    """What was logged: by step, name and value."""
+    """Return the log as tuples of step, name, and value."""
     with file.open() as opened:
         table = list(csv.DictReader(opened))
     return {
@@ -116,7 +119,7 @@ def rows(file):
 
 
 def flat(state, place=""):
-    """Every number of nested states, by where it is."""
+    """Return every number in nested states by its place."""
     if isinstance(state, dict):
         pairs = state.items()
     elif isinstance(state, list | tuple):
@@ -157,10 +160,12 @@ def test_a_resumed_run_equals_the_straight_one(straight, moment):
     assert run.current_epoch == again.current_epoch
     first = min(resumed.classes)
     assert resumed.classes == {k: v for k, v in watch.classes.items() if k >= first}
-    assert first == {"batch_6": 6, "batch_11": 11, "epoch=0": 8}.get(moment, 16)
-    step = min(step for step, _, _ in relogged)
+    assert first == {"batch_6": 6, "batch_8": 8, "batch_11": 11, "epoch=0": 8}.get(moment, 16)
     assert not relogged - logged
-    assert not {row for row in logged - relogged if row[0] >= step and row[1] not in STALE}
+    missing = {row for row in logged - relogged if row[0] >= first and row[1] not in STALE}
+    assert not missing
+    if moment == "batch_8":
+        assert {name for step, name, _ in relogged if step == 7} >= {"val/loss", "val/top1"}
 
 
 def test_a_run_that_was_not_resumed_differs(straight):
@@ -170,15 +175,17 @@ def test_a_run_that_was_not_resumed_differs(straight):
     assert run.callbacks[0]._average_model.n_averaged > 1
 
 
-def test_a_sampler_goes_on_where_it_is_told():
+def test_a_sampler_starts_at_a_given_draw():
     plain, late = (TrainingSampler(range(50), 3, 1, seed=4, repeats=3) for _ in range(2))
     late.first = 7
-    whole = list(plain)
-    assert list(late) == whole[7:]
-    assert [draw.seed for draw in late] == [draw.seed for draw in whole[7:]]
-    assert len({draw.seed for draw in whole}) == len(whole)  # repeats are augmented differently
+    complete = list(plain)
+    assert list(late) == complete[7:]
+    assert [draw.seed for draw in late] == [draw.seed for draw in complete[7:]]
+    assert len({draw.seed for draw in complete}) == len(
+        complete
+    )  # repeats are augmented differently
     late.set_epoch(1)
-    assert not {draw.seed for draw in late} & {draw.seed for draw in whole}
+    assert not {draw.seed for draw in late} & {draw.seed for draw in complete}
 
 
 def test_an_index_keeps_its_seed_on_the_way_to_a_worker():

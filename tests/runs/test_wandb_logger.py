@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from helpers.programs import run_cli
-from wandb.proto.wandb_internal_pb2 import Record
 from helpers.wandb_file import read_records
-
 from smmix_pl.reporting.logged_keys import METRICS, PICTURES, TABLES, markdown
+from wandb.proto.wandb_internal_pb2 import Record
 
 STEPS = {
     "val": ([3], [7]),

@@ -1,1 +1,1 @@
-"""Callbacks that write what a run produced."""
+"""Callbacks that write the output of a run."""

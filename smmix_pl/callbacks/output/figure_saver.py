@@ -1,17 +1,21 @@
-"""Where a callback's figure goes: the run folder, and every logger that takes images."""
+"""Saving a callback's figure to the run folder and to loggers that accept images."""
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from smmix_pl.runs.run_files import write_atomic
+
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of this run, or None where a run leaves no trace (no logger); for rank 0.
+    """Return the folder of the run on rank 0, or None if the run writes nothing (no logger).
 
-    Not ``trainer.log_dir``, which talks to the other ranks and waits for their answer.
+    `trainer.log_dir` is not used, because it communicates with the other ranks.
     """
     if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
@@ -20,33 +24,38 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 def current_step(trainer: Trainer) -> int:
-    """The step that Lightning logs numbers under that are found now."""
-    fitting = trainer.state.fn == TrainerFn.FITTING  # the validation that follows a step is its own
+    """Return the step under which Lightning logs values computed now."""
+    fitting = trainer.state.fn == TrainerFn.FITTING  # a validation belongs to the step before it
     return max(0, trainer.global_step - fitting)
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure, photographs: bool = False) -> None:
-    """Write a figure into the run's ``pictures`` folder and hand it to W&B; rank 0 only.
+    """Write a figure to the run's `pictures` folder as PNG and SVG, and log it to W&B.
 
-    As PNG for the screen, and as SVG for a paper.
+    Only rank 0 writes.
 
     Args:
-        trainer: Whose run it belongs to.
-        name: Log key such as ``test/reliability``; the file's name has no slash.
-        figure: What to save.
-        photographs: It shows images rather than lines: W&B, which keeps one of each time, gets a
-            JPEG, a tenth of the bytes.
+        trainer: Trainer of the run.
+        name: Log key, such as `test/reliability`. In the file name, slashes become underscores.
+        figure: Figure to save.
+        photographs: Log a JPEG to W&B, which is a tenth of the size and suits photographs. W&B
+            keeps one image per call.
     """
     folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is None:
         return
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    figure.savefig(path.with_suffix(".svg"))
+    _write(figure, path, dpi=100)
+    _write(figure, path.with_suffix(".svg"))
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if photographs and loggers:
         path = path.with_suffix(".jpg")
-        figure.savefig(path, dpi=100, pil_kwargs={"quality": 85})
+        _write(figure, path, dpi=100, pil_kwargs={"quality": 85})
     for logger in loggers:
         logger.log_image(name, [str(path)], step=current_step(trainer))
+
+
+def _write(figure: Figure, path: Path, **options: Any) -> None:
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."), **options)
+    write_atomic(path, content.getbuffer())

@@ -1,4 +1,4 @@
-"""Predictions as a CSV file: file, predicted class, probability."""
+"""Predictions as a CSV file."""
 
 import csv
 from collections.abc import Sequence
@@ -8,13 +8,15 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from smmix_pl.data.datamodule import image_data
+
 
 class PredictionsCSV(BasePredictionWriter):
-    """Writes what ``predict`` finds, one row an image, as it goes.
+    """Writes one row per image during `predict`: file, predicted class, probability.
 
     Args:
-        file: The CSV file; null writes ``predictions.csv`` in the run folder. On several ranks each
-            writes its own part, with the rank in its name.
+        file: Path of the CSV file. Null writes `predictions.csv` in the run folder. With several
+            ranks, each writes its own file, with the rank in its name.
     """
 
     def __init__(self, file: str | None = None) -> None:
@@ -22,13 +24,13 @@ class PredictionsCSV(BasePredictionWriter):
         self.file = file
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the file with its header."""
+        """Create the file and write its header."""
         path = Path(self.file or Path(trainer.log_dir or ".") / "predictions.csv")
         if trainer.world_size > 1:
             path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._append([("file", "class", "probability")], mode="w")
+        self._write([("file", "class", "probability")], mode="w")
 
     def write_on_batch_end(
         self,
@@ -40,17 +42,17 @@ class PredictionsCSV(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Append one batch."""
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        """Append the predictions of one batch."""
+        names = image_data(trainer).class_names
         labels = [names[label] for label in prediction["class"].tolist()]
         probabilities = [f"{p:.6f}" for p in prediction["probability"].tolist()]
-        self._append(list(zip(prediction["file"], labels, probabilities, strict=True)))
+        self._write(list(zip(prediction["file"], labels, probabilities, strict=True)))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the file is."""
-        print(f"predictions are in {self.path}")
+        """Print the path of the file."""
+        print(f"Predictions: {self.path}")
 
-    def _append(self, rows: list[tuple[str, ...]], mode: Literal["a", "w"] = "a") -> None:
-        # A file's name is bytes, which need not be UTF-8; they are written as they are
+    def _write(self, rows: list[tuple[str, ...]], mode: Literal["a", "w"] = "a") -> None:
+        # file names are bytes that need not be UTF-8
         with self.path.open(mode, newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows(rows)

@@ -1,4 +1,4 @@
-"""results.json and results.csv at the end of a test: every number with how it came about."""
+"""Files results.json and results.csv: every test metric with its protocol."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from smmix_pl.callbacks.evaluation.base import finished_evaluations
 from smmix_pl.callbacks.output.figure_saver import run_folder
+from smmix_pl.data.datamodule import image_data
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult, as_json, write_results
 from smmix_pl.seeding import run_seed
@@ -22,34 +23,33 @@ PACKAGES = ("smmix-pl", "torch", "torchvision", "lightning", "timm", "torchmetri
 
 
 class ResultsFile(Callback):
-    """Writes what a test found into the run folder, and as a table to W&B.
+    """Writes the results of a test to the run folder and, as a table, to W&B.
 
-    Each metric stands with its protocol and its number of images; the run with its checkpoint,
-    seed, git commit, config hash and versions. ``python -m smmix_pl.reporting.comparison RUN RUN`` reads it.
+    Each metric is stored with its protocol and number of images. The run is stored with its
+    checkpoint, seed, git commit, config hash, and package versions. `smmix compare` reads the file.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write; rank 0 only."""
+        """Write the files on rank 0."""
         folder = run_folder(trainer) if trainer.is_global_zero else None
         if folder is None:
             return
         run = description(trainer, cast(SMMixModule, pl_module), folder / "config.yaml")
-        reports = [plain_report(trainer), *evaluation_reports(trainer)]
-        results = as_json(run, reports)
+        results = as_json(run, [plain_report(trainer), *evaluation_reports(trainer)])
         write_results(folder, results)
-        rows = [[name, found["value"]] for name, found in results["metrics"].items()]
+        rows = [[name, metric["value"]] for name, metric in results["metrics"].items()]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("test/results", columns=["metric", "value"], data=rows)
 
 
 def evaluation_reports(trainer: Trainer) -> list[EvalResult]:
-    """What the evaluations among a trainer's callbacks found, in their order."""
+    """Return the results of the trainer's evaluation callbacks, in their order."""
     return [cast(EvalResult, one.result) for one in finished_evaluations(trainer)]
 
 
 def plain_report(trainer: Trainer) -> EvalResult:
-    """What the test logged besides: the module's own loss and accuracies, on plain images."""
+    """Return the module's own test metrics, measured on unmodified images."""
     reports = evaluation_reports(trainer)
     known = {name for report in reports for name in report.metrics}
     logged = {
@@ -63,15 +63,22 @@ def plain_report(trainer: Trainer) -> EvalResult:
 
 
 def test_images(trainer: Trainer) -> int:
-    """How many images the test loaders hold."""
+    """Return the number of images in the test dataloaders."""
     loaders: Any = trainer.test_dataloaders
-    every = loaders if isinstance(loaders, list) else [loaders]
-    return sum(len(loader.dataset) for loader in every)
+    loaders = loaders if isinstance(loaders, list) else [loaders]
+    return sum(len(loader.dataset) for loader in loaders)
 
 
 def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str, Any]:
-    """What is run, and with what; ``config`` is where the command line saves its own."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    """Return what is run and with which settings and versions.
+
+    Args:
+        trainer: Trainer of the run.
+        model: Model that is trained or evaluated.
+        config: Path of the config saved by the command line. If there is none, the settings of the
+            model are hashed instead.
+    """
+    data = image_data(trainer)
     return {
         "model": model.hparams["backbone"],
         "backbone_args": dict(model.hparams.get("backbone_args") or {}),
@@ -97,23 +104,23 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
 
 
 def sha256_of(settings: Any) -> str:
-    """A hash of settings that no config file holds, as in a test from Python."""
+    """Return a hash of settings that are not in a config file."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with ``+`` if files differ from it; null outside a checkout."""
+    """Return the commit of the checkout, with `+` for local changes, or None without a checkout."""
     file = Path(__file__)
     try:
-        # an installed package may lie in a folder of somebody else's checkout
+        # an installed package may be inside the checkout of another project
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
         return _git(file.parent, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(folder: Path, *words: str) -> str:
-    command = ["git", "-C", str(folder), *words]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    return found.stdout.strip()
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, validated, tested and saved in their place."""
+"""Exponential moving average (EMA) of the weights."""
 
 import warnings
 from typing import Any, cast
@@ -13,66 +13,112 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation.base import on_device
+from smmix_pl.callbacks.training.logged_steps import logs_this_step
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
+from smmix_pl.errors import InputError
 from smmix_pl.metrics import ReliabilityBins
+from smmix_pl.models.weights import check_finite_weights
 from smmix_pl.module import SMMixModule
+from smmix_pl.runs.training_state import mismatch
+
+FULL_PRECISION = ("32-true", "16-mixed", "bf16-mixed")
+"""Precisions in which the weights are float32."""
 
 
 class EMA(WeightAveraging):
-    """Lightning's WeightAveraging by an exponential average, which also survives a test after fit.
+    """Maintains EMA weights, which are validated, tested, and saved as the model's weights.
 
-    A checkpoint's ``state_dict`` is the average; the raw weights beside it are for training alone.
-    Lightning's callback, once it has trained, loads the raw weights for a test in the same process,
-    and validates its own last average instead of the checkpoint's.
+    In a checkpoint, `state_dict` contains the EMA weights. The raw weights are stored separately
+    and used only to resume training. Lightning's WeightAveraging would load the raw weights for a
+    test after `fit` in the same process.
 
-    While ``val/top1`` and so on are the average's, ``val_weights/top1``, ``val_weights/loss`` and
-    ``val_weights/ece`` are those of the raw weights, at the price of a second validation pass.
+    The decay of step t is at most (1 + t) / (10 + t), so that a short run is not dominated by the
+    initial weights.
+
+    Logged keys:
+        `val/...`: Metrics of the EMA weights.
+        `val_weights/top1`, `val_weights/loss`, `val_weights/ece`: Metrics of the raw weights, which
+            cost a second validation pass.
+        `train/ema_decay`: Decay of the step, after warm-up.
 
     Args:
-        decay: Share of the average that stays at each step; DeiT's is 0.99996.
-        validate_weights: Validate the raw weights as well.
-        as_guide: Let the average motivate SMMix, and any mixer that reads unmixed images, in place
-            of the weights under training (not in the paper).
+        decay: Fraction of the EMA weights that is kept at each step, in [0, 1]. DeiT uses 0.99996.
+        validate_weights: Also validate the raw weights.
+        as_guide: Run the guide pass with the EMA weights (not in the paper).
+        warmup: Limit the decay during the first steps. False uses `decay` from the first step.
     """
 
     def __init__(
-        self, decay: float = 0.99996, validate_weights: bool = True, as_guide: bool = False
+        self,
+        decay: float = 0.99996,
+        validate_weights: bool = True,
+        as_guide: bool = False,
+        warmup: bool = True,
     ) -> None:
-        in_range("EMA's decay", decay, 0, 1, hint="DeiT's is 0.99996")
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        in_range("EMA.decay", decay, 0, 1, hint="DeiT uses 0.99996")
+        super().__init__(multi_avg_fn=self._update)  # a bound method, which can be pickled
+        self.decay = decay
         self.validate_weights = validate_weights
         self.as_guide = as_guide
+        self.warmup = warmup
+        self._step = 0
+
+    def decay_at(self, step: int) -> float:
+        """Return the decay of an optimizer step, counted from 0."""
+        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the weights, where they are whole."""
+        """Copy the weights.
+
+        Raises:
+            InputError: The weights are sharded, or not float32.
+        """
         require_unsharded_weights(trainer, self)
+        if stage == "fit" and trainer.precision not in FULL_PRECISION:
+            raise InputError(
+                f"trainer.precision={trainer.precision}: EMA needs float32 weights. Use "
+                f"{', '.join(FULL_PRECISION)}, or remove EMA from trainer.callbacks."
+            )
         with warnings.catch_warnings():
-            # Of weights that are sharded, which do not come this far
+            # about sharded weights, which were rejected above
             warnings.filterwarnings("ignore", ".*doesn't support sharding")
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lend the average to the mixer."""
+        """Use the EMA model for guide passes, if requested."""
         if self.as_guide:
             assert self._average_model is not None
             average = cast(SMMixModule, self._average_model.module)
-            cast(SMMixModule, pl_module).set_guide_model(average.backbone)
+            _set_guide_model(pl_module, average)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the EMA weights after an optimizer step."""
+        self._step = trainer.global_step - 1
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if logs_this_step(trainer):
+            decay = torch.full((), self.decay_at(self._step), device=pl_module.device)
+            pl_module.log("train/ema_decay", decay)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the average in the weights' place for good."""
-        cast(SMMixModule, pl_module).set_guide_model(None)
+        """Make the EMA weights the model's weights."""
+        if self.as_guide:
+            _set_guide_model(pl_module, None)
         super().on_train_end(trainer, pl_module)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with both weights in fit; elsewhere ``state_dict`` is loaded already."""
+        """Restore EMA and raw weights in `fit`. Elsewhere, `state_dict` is already loaded."""
         if trainer.state.fn == TrainerFn.FITTING:
+            if "current_model_state" in checkpoint:
+                _check_states(trainer, pl_module, checkpoint)
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """In fit, put the average in the weights' place."""
+        """In `fit`, swap the EMA weights in."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_start(trainer, pl_module)
             model = cast(SMMixModule, pl_module)
@@ -93,12 +139,12 @@ class EMA(WeightAveraging):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """In fit, see what the raw weights make of the batch."""
-        if not self._both(trainer):
+        """In `fit`, evaluate the raw weights on the batch."""
+        if not self._validates_both(trainer):
             return
         assert self._average_model is not None
         images, classes = batch
-        raw = self._average_model.module.eval()  # the two have changed places
+        raw = self._average_model.module.eval()  # the weights are swapped
         with trainer.precision_plugin.forward_context():
             logits = raw(images)
         self._accuracy.update(logits, classes)
@@ -106,14 +152,47 @@ class EMA(WeightAveraging):
         self._loss.update(F.cross_entropy(logits.float(), classes), weight=len(images))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """In fit, put the weights back."""
-        if self._both(trainer):
+        """In `fit`, log the metrics of the raw weights and swap them back in."""
+        if self._validates_both(trainer):
             loss, ece = self._loss.compute(), self._ece.compute().ece
-            pl_module.log_dict(self._accuracy.compute(), sync_dist=False)  # summed over ranks
+            # the metrics are already reduced over ranks
+            pl_module.log_dict(self._accuracy.compute(), sync_dist=False)
             pl_module.log("val_weights/loss", loss, sync_dist=False)
             pl_module.log("val_weights/ece", ece.float(), sync_dist=False)
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_end(trainer, pl_module)
 
-    def _both(self, trainer: Trainer) -> bool:
+    def _validates_both(self, trainer: Trainer) -> bool:
         return self.validate_weights and trainer.state.fn == TrainerFn.FITTING
+
+    def _update(self, averages: Any, weights: Any, count: Any) -> None:
+        """Update the EMA weights in place, all in one kernel."""
+        get_ema_multi_avg_fn(self.decay_at(self._step))(averages, weights, count)
+
+
+def _check_states(trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Check that a checkpoint contains raw weights of this model, and the number of updates.
+
+    Raises:
+        InputError: One is missing or corrupt.
+    """
+    expected = {
+        "current_model_state": pl_module.state_dict(),
+        "averaging_state": {"n_averaged": torch.zeros(())},
+    }
+    where = mismatch(expected, checkpoint)
+    if where is None:
+        for name, weight in expected["current_model_state"].items():
+            if checkpoint["current_model_state"][name].shape != weight.shape:
+                where = f"current_model_state.{name}"
+    if where is not None:
+        raise InputError(
+            f"--ckpt_path={trainer.ckpt_path}: the state of EMA is missing or corrupt ({where}). "
+            "Start a new run from its weights with --model.init_from."
+        )
+    check_finite_weights(checkpoint["current_model_state"], str(trainer.ckpt_path))
+
+
+def _set_guide_model(pl_module: LightningModule, source: SMMixModule | None) -> None:
+    model = cast(Any, pl_module)
+    model.set_guide_model(None if source is None else source.backbone)

@@ -1,6 +1,6 @@
-"""Loss and gradient are numbers, or the run stops in the step where they are not."""
+"""Stop or skip a training step whose loss or gradient is NaN or infinite."""
 
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,14 +10,15 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
-from smmix_pl.checks import one_of
+from smmix_pl.callbacks.training.logged_steps import logs_this_step
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.errors import InputError
 from smmix_pl.module import SMMixModule
 
 
-class Seen(NamedTuple):
-    """One batch since the last optimizer step."""
+class TrainedBatch(NamedTuple):
+    """A batch since the last optimizer step."""
 
     epoch: int
     batch_idx: int
@@ -26,139 +27,147 @@ class Seen(NamedTuple):
 
 
 class NonFiniteGuard(Callback):
-    """Holds every loss and gradient against NaN and infinity before the weights see them.
+    """Checks losses and gradients for NaN and infinity before every optimizer step.
 
-    The host waits for the device once an optimizer step. Gradients that overflow in fp16 are the
-    gradient scaler's, which leaves such steps out and lowers its scale; they stop the run after
-    ``patience`` steps in a row, when it cannot be the scale.
+    The host waits for the device once per optimizer step. fp16 gradients that overflow are handled
+    by the gradient scaler, which skips the step and lowers its scale. They stop the run only after
+    `patience` consecutive steps.
+
+    Logged keys:
+        `train/skipped_steps`: Number of skipped steps, with `action="skip"`.
 
     Args:
-        action: ``stop`` the run with the batch's identity, or ``skip`` the step: the weights and
-            the optimizer stay as they are, the schedule goes on; counted and logged as
-            ``train/skipped_steps``. ``off`` looks at nothing.
-        patience: This many skipped steps in a row stop the run all the same.
+        action: `stop` raises an error that identifies the batch. `skip` leaves weights and
+            optimizer state unchanged, while the schedule still advances. `off` checks nothing.
+        patience: Number of consecutive non-finite steps that stops the run with any action.
     """
 
     def __init__(self, action: Literal["stop", "skip", "off"] = "stop", patience: int = 20) -> None:
-        if patience < 1:
-            raise InputError(f"finite.patience is {patience}; it must be at least 1")
+        in_range("finite.patience", patience, 1)
         one_of("finite.action", action, ("stop", "skip", "off"))
         self.action = action
         self.patience = patience
         self.skipped = 0
-        self.in_a_row = 0
-        self._seen: list[Seen] = []
+        self.consecutive = 0
+        self._batches: list[TrainedBatch] = []
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Keep the loss of a batch, without looking at it."""
+        """Store the loss of a batch without reading it from the device."""
         assert isinstance(pl_module, SMMixModule)
-        batch_idx = trainer.fit_loop.batch_idx
-        self._seen.append(Seen(trainer.current_epoch, batch_idx, pl_module.mixing, loss.detach()))
+        place = (trainer.current_epoch, trainer.fit_loop.batch_idx)
+        self._batches.append(TrainedBatch(*place, pl_module.mixing, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Look at losses and gradients, and stop or skip."""
-        seen, self._seen = self._seen, []
+        """Check losses and gradients; stop or skip the step if one is not finite.
+
+        Raises:
+            InputError: A value is not finite, and the step is not skipped.
+        """
+        batches, self._batches = self._batches, []
         if self.action == "off":
             return
-        finite = _finite([one.loss for one in seen], _gradients(optimizer))
-        losses, gradients = finite.to(torch.int32).tolist()
+        checks = _are_finite(batches, _local_gradients(optimizer), trainer.scaler is not None)
+        losses, gradients = checks.to(torch.int32).tolist()
         if trainer.world_size > 1:
-            losses, gradients = trainer.strategy.reduce(finite.float(), reduce_op="min").tolist()
-        bad = not losses or not gradients
-        self.in_a_row = self.in_a_row + 1 if bad else 0
-        scaled_away = losses and trainer.scaler is not None and self.in_a_row < self.patience
-        if not bad or scaled_away:
+            losses, gradients = trainer.strategy.reduce(checks.float(), reduce_op="min").tolist()
+        finite = losses and gradients
+        self.consecutive = 0 if finite else self.consecutive + 1
+        left_to_scaler = losses and trainer.scaler is not None and self.consecutive < self.patience
+        if finite or left_to_scaler:
             return
-        told = _first_told(trainer, _told(trainer, seen, pl_module))
-        if self.action == "stop" or self.in_a_row >= self.patience:
-            self._stop(told)
+        problem = _problem(trainer, batches, pl_module)
+        if self.action == "stop" or self.consecutive >= self.patience:
+            repeated = f", {self.consecutive} steps in a row" if self.consecutive > 1 else ""
+            raise InputError(
+                f"{problem}{repeated}. Lower model.optim.lr or trainer.gradient_clip_val, check "
+                "the images, or skip such steps with --finite.action=skip."
+            )
         self.skipped += 1
-        rank_zero_warn(f"{told}; the step is skipped, the {self.skipped}. of this run")
-        optimizer.zero_grad()  # an optimizer leaves weights without gradients alone
+        rank_zero_warn(f"{problem}. The step is skipped ({self.skipped} in this run).")
+        optimizer.zero_grad()  # an optimizer ignores weights without gradients
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the count."""
-        if self.action == "skip":
+        """Log the number of skipped steps."""
+        if self.action == "skip" and logs_this_step(trainer):
             pl_module.log("train/skipped_steps", float(self.skipped))
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, for a resumed run."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+        """Return the counters."""
+        return {"skipped": self.skipped, "in_a_row": self.consecutive}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
-
-    def _stop(self, told: str) -> NoReturn:
-        many = f", {self.in_a_row} steps in a row" if self.in_a_row > 1 else ""
-        raise InputError(
-            f"{told}{many}; lower model.optim.lr or trainer.gradient_clip_val, look at the images, "
-            "or leave such steps out with --finite.action skip"
-        )
+        """Restore the counters."""
+        self.skipped, self.consecutive = state_dict["skipped"], state_dict["in_a_row"]
 
 
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    """What this rank keeps of all gradients; of some that are sharded it keeps nothing."""
+def _local_gradients(optimizer: Optimizer) -> list[Tensor]:
+    """Return this rank's non-empty parts of all gradients."""
     weights = (weight for group in optimizer.param_groups for weight in group["params"])
-    parts = [_own(weight.grad) for weight in weights if weight.grad is not None]
+    parts = [_local(weight.grad) for weight in weights if weight.grad is not None]
     return [part for part in parts if part.numel()]
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _finite(losses: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """Whether all losses, and whether all gradients are: two truth values on the device."""
-    largest = list(torch._foreach_norm(gradients, torch.inf)) if gradients else losses
-    both = (torch.stack([value.float() for value in values]) for values in (losses, largest))
-    return torch.stack([values.isfinite().all() for values in both])
+def _are_finite(batches: list[TrainedBatch], gradients: list[Tensor], scaled: bool) -> Tensor:
+    """Return two booleans on the device: all losses are finite, all gradients are finite.
+
+    A gradient scaler may scale a finite loss to infinity. Of scaled losses, only NaN counts.
+    """
+    losses = torch.stack([batch.loss.float() for batch in batches])
+    norms = torch._foreach_norm(gradients, torch.inf) if gradients else [losses.new_zeros(())]
+    largest = torch.stack([norm.float() for norm in norms])
+    fine = ~losses.isnan() if scaled else losses.isfinite()
+    return torch.stack((fine.all(), largest.isfinite().all()))
 
 
-def _first_told(trainer: Trainer, told: str) -> str:
-    """What the first rank whose own loss is wrong has to say, or else the first rank."""
+def _problem(trainer: Trainer, batches: list[TrainedBatch], pl_module: LightningModule) -> str:
+    """Describe what is not finite, as seen by the first rank whose own loss is affected."""
+    own = _local_problem(trainer, batches, pl_module)
     if trainer.world_size == 1:
-        return told
-    every: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(every, told)
-    return min(every, key=lambda one: ": the loss is" not in one)
+        return own[1]
+    problems: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(problems, own)
+    return min(problems, key=lambda problem: not problem[0])[1]
 
 
-def _told(trainer: Trainer, seen: list[Seen], pl_module: LightningModule) -> str:
-    """What is wrong and with which batch, as far as this rank knows."""
-    rank = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
-    for one in seen:
-        if not bool(one.loss.isfinite()):
-            what = f"the loss is {float(one.loss)}"
-            break
-    else:
-        one = seen[-1]
-        broken = [
-            name
-            for name, weight in pl_module.named_parameters()
-            if weight.grad is not None and not bool(_own(weight.grad).isfinite().all())
-        ]
-        what = f"the gradient of {broken[0] if broken else 'a weight'} is not finite"
-    return (
-        f"{rank}{what} in epoch {one.epoch}, batch {one.batch_idx} (optimizer step "
-        f"{trainer.global_step}, {one.mixing or 'unmixed'}, {_images(trainer, one.batch_idx)})"
+def _local_problem(
+    trainer: Trainer, batches: list[TrainedBatch], pl_module: LightningModule
+) -> tuple[bool, str]:
+    """Return whether this rank's loss is affected, and a description."""
+    affected = [batch for batch in batches if not bool(batch.loss.isfinite())]
+    batch = affected[0] if affected else batches[-1]
+    what = f"train/loss={float(batch.loss)}" if affected else _first_bad_gradient(pl_module)
+    rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
+    return bool(affected), (
+        f"{what}: not finite in epoch {batch.epoch}, batch {batch.batch_idx} ({rank}optimizer step "
+        f"{trainer.global_step}, {batch.mixing or 'unmixed'}, {_images(trainer, batch.batch_idx)})"
     )
 
 
+def _first_bad_gradient(pl_module: LightningModule) -> str:
+    for name, weight in pl_module.named_parameters():
+        if weight.grad is not None and not bool(_local(weight.grad).isfinite().all()):
+            return f"gradient of {name}"
+    return "gradient"
+
+
 def _images(trainer: Trainer, batch_idx: int, shown: int = 8) -> str:
-    """The first images of a batch by their places in the training set."""
+    """Return the indices of the first images of a batch in the training set."""
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, TrainingSampler):
         return "images unknown"
     size = loader.batch_size
-    places = sampler.order()[batch_idx * size : (batch_idx + 1) * size]
-    if isinstance(sampler.dataset, Subset):  # where images are held out, or left out
-        places = [sampler.dataset.indices[place] for place in places]
-    return f"images #{', #'.join(map(str, places[:shown]))}{' ...' if size > shown else ''}"
+    indices = sampler.order()[batch_idx * size : (batch_idx + 1) * size]
+    if isinstance(sampler.dataset, Subset):  # a validation split is held out
+        indices = [sampler.dataset.indices[index] for index in indices]
+    return f"images #{', #'.join(map(str, indices[:shown]))}{' ...' if size > shown else ''}"

@@ -1,60 +1,79 @@
-"""A run that is told to stop saves and ends; one that fails names its last good checkpoint."""
+"""Stopping a run on a signal, and what remains when a run fails."""
 
-import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
-from smmix_pl.lightning_internals import launched_processes, step_metrics, validates_after_step
+from smmix_pl.errors import one_line
+from smmix_pl.lightning_internals import (
+    disable_signal_handlers,
+    launched_processes,
+    step_metrics,
+    validates_after_step,
+)
 from smmix_pl.runs.checkpoint_io import last_checkpoint
-from smmix_pl.runs.resume import JOB_FILE
+from smmix_pl.runs.run_files import write_atomic
+from smmix_pl.runs.slurm import keep_job, requeue, slurm_job
+from smmix_pl.runs.stop_signals import SIGNALS, STOPPED, Stopped, listen, restore
 
-STOPPED = 75
-"""Exit status of a run that saved and ended before its time (sysexits.h: try again)."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 PATIENCE = 10.0
-"""Seconds that the other ranks of a failed run have to say what they know."""
-
-
-class Stopped(SystemExit):
-    """The run was told to stop, and has saved."""
+"""Seconds that the other ranks of a failed run have to end by themselves."""
 
 
 class Preemption(Callback):
-    """On SIGTERM or SIGUSR1: finishes the optimizer step, saves ``last.ckpt`` and ends.
+    """Saves `last.ckpt` and exits with status 75 on SIGTERM or SIGUSR1.
 
-    The program then exits with status 75; ``--ckpt_path last`` goes on. SIGUSR1 in a SLURM job also
-    requeues the job. All ranks stop at the same step, whichever of them was told. A signal during
-    validation, or in an epoch's last step, is heeded after the next epoch's first step. (Between
-    epochs Lightning cannot go on exactly. Where an epoch has one step alone, the run is not
-    stopped: what kills it leaves the checkpoint of the epoch before.) An evaluation or prediction
-    by itself has nothing to save, and ends at once.
+    `--ckpt_path last` resumes the run exactly. In a SLURM job, SIGUSR1 (or the requeue signal of
+    Lightning's SLURMEnvironment) also requeues the job. All ranks stop at the same step, whichever
+    of them receives the signal.
+
+    During training, the current optimizer step is finished first. A signal during a validation, or
+    in the last step of an epoch, takes effect after the first step of the next epoch, because
+    Lightning cannot resume exactly between epochs. Before training starts, and in `validate`,
+    `test`, and `predict`, nothing has to be saved and the run exits at once.
+
+    If a run fails, the error names the last good checkpoint. If another rank failed first, it also
+    names that rank's error.
     """
 
     def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+        self._folder = Path()
+        self._training = False
         self._signal: int | None = None
         self._waited = False
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Handle signals in place of Lightning."""
+        disable_signal_handlers(trainer)
+        self._trainer, self._training = trainer, False
+        self._folder = trainer.strategy.broadcast(
+            run_folder(trainer) or Path(trainer.default_root_dir)
+        )
+        if not trainer.is_global_zero:  # left by an earlier run that was killed
+            self._failure_file(trainer.global_rank).unlink(missing_ok=True)
+        signals = {*SIGNALS, _requeue_signal(trainer)} - {0}
+        self._handlers = listen(self._receive, tuple(signals))
+        if self._signal is not None:  # received when training had ended, before this test
+            self._exit(self._signal)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, in place of Lightning, which would save in mid-step or not at all."""
-        self._signal = signal.SIGTERM if trainer.received_sigterm else None
-        self._listen(self._told)
-        job = os.environ.get("SLURM_JOB_ID")
+        """From here on, finish the step before stopping."""
+        self._training = True
         folder = run_folder(trainer) if trainer.is_global_zero else None
-        if job and folder is not None and folder.is_dir():
-            (folder / JOB_FILE).write_text(job)
+        if folder is not None:
+            keep_job(folder)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what was logged after the last checkpoint."""
@@ -63,79 +82,121 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and end, if a rank was told to and this is a place to go on from."""
+        """Save and exit if a rank received a signal and the run can be resumed from here."""
         done = batch_idx + 1
         if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        told = self._signal is not None
-        if trainer.world_size > 1:  # Lightning waits for all ranks in each step as well
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        # Lightning would leave out a validation that is due here: so one more step
-        if told and (self._waited or not validates_after_step(trainer)):
-            self._stop(trainer)
-        self._waited = told
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a signal end what is no training."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._listen(signal.SIG_DFL)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a signal end what is no training."""
-        self._listen(signal.SIG_DFL)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a signal end what is no training."""
-        self._listen(signal.SIG_DFL)
+        stop = self._signal is not None
+        if trainer.world_size > 1:  # Lightning synchronizes the ranks in each step as well
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        # a validation that is due now would be skipped on resume, so train one more step
+        if stop and (self._waited or not validates_after_step(trainer)):
+            self._save(trainer)
+            self._exit(self._signal)
+        self._waited = stop
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Write what was logged before: a checkpoint never is ahead of its log."""
+        """Write the logs, so that a checkpoint is never ahead of them."""
         _flush(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Tell where to go on from, and see that no other rank waits for this one for ever."""
-        if not isinstance(exception, SystemExit | KeyboardInterrupt):
-            exception.last_good = _last_good(trainer)  # type: ignore[attr-defined]
-        _end_others(launched_processes(trainer))
+        """Add the last good checkpoint and the first rank's error; end the other ranks."""
+        processes = launched_processes(trainer)
+        if isinstance(exception, SystemExit | KeyboardInterrupt):
+            _end(processes)
+            return
+        moment = time.time()
+        if not trainer.is_global_zero:
+            text = f"{moment}\n{type(exception).__name__}: {one_line(exception)}"
+            write_atomic(self._failure_file(trainer.global_rank), text.encode())
+        killed = _end(processes)
+        if trainer.is_global_zero and (cause := self._earlier_failure(trainer, moment, killed)):
+            exception.add_note(cause)
+        last_good = _last_good(trainer)
+        exception.last_good = last_good  # type: ignore[attr-defined]
+        if last_good is not None:
+            exception.add_note(f"Last good checkpoint: {last_good}. Resume with --ckpt_path last.")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that has ended needs no saving."""
+        self._training = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen no longer."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        """Restore the earlier signal handlers."""
+        restore(self._handlers)
+        self._handlers, self._trainer, self._training = {}, None, False
 
-    def _listen(self, handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-        self._before = {number: signal.signal(number, handler) for number in SIGNALS}
-
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
         self._signal = number
+        if self._training:
+            return
+        assert self._trainer is not None
+        for process in launched_processes(self._trainer):
+            process.send_signal(number)
+        if self._trainer.is_global_zero:
+            name = signal.Signals(number).name
+            print(f"Stopped by {name} outside of training; nothing to save.", file=sys.stderr)
+        self._exit(number)
 
-    def _stop(self, trainer: Trainer) -> None:
-        path = trainer.strategy.broadcast(_folder(trainer)) / "last.ckpt"
+    def _save(self, trainer: Trainer) -> None:
+        path = trainer.strategy.broadcast(_checkpoints(trainer)) / "last.ckpt"
         _log_step(trainer)
         trainer.save_checkpoint(path)
-        told = signal.Signals(self._signal).name if self._signal else "a signal to another rank"
-        rank_zero_info(f"stopped by {told} at step {trainer.global_step}, saved {path}")
-        requeued = _in_slurm(trainer) and self._signal == signal.SIGUSR1
-        if requeued and trainer.is_global_zero:
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
-        # Lightning kills a run whose other ranks end with a status
-        raise Stopped(STOPPED if trainer.is_global_zero else 0)
+        if trainer.is_global_zero:
+            name = signal.Signals(self._signal).name if self._signal else "a signal to another rank"
+            print(
+                f"Stopped by {name} at step {trainer.global_step}; saved {path}. Resume with "
+                "--ckpt_path last.",
+                file=sys.stderr,
+            )
+
+    def _exit(self, number: int | None) -> NoReturn:
+        assert self._trainer is not None
+        if self._trainer.is_global_zero and number == _requeue_signal(self._trainer):
+            requeue()
+        # a nonzero status of another rank would make Lightning kill this run
+        raise Stopped(STOPPED if self._trainer.is_global_zero else 0)
+
+    def _failure_file(self, rank: int) -> Path:
+        return self._folder / f".failure_of_rank_{rank}"
+
+    def _earlier_failure(self, trainer: Trainer, moment: float, killed: dict[int, int]) -> str:
+        """Return the first error among the other ranks that is older than this one's, if any."""
+        failures = []
+        for rank in range(1, trainer.world_size):
+            file = self._failure_file(rank)
+            if file.is_file():
+                time_of, _, error = file.read_text().partition("\n")
+                failures.append((float(time_of), f"Rank {rank} failed first: {error}"))
+                file.unlink()
+            elif rank in killed:
+                name = signal.Signals(killed[rank]).name
+                failures.append((0.0, f"Rank {rank} failed first: killed by {name}."))
+        earlier = [failure for failure in failures if failure[0] < moment]
+        return min(earlier)[1] if earlier else ""
+
+
+def _requeue_signal(trainer: Trainer) -> int:
+    """Return the signal on which the SLURM job is run again, or 0 if there is none."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, SLURMEnvironment):
+        return int(environment.requeue_signal or 0) if environment.auto_requeue else 0
+    in_job = SLURMEnvironment.detect() and slurm_job() is not None
+    return int(signal.SIGUSR1) if in_job else 0
 
 
 def _log_step(trainer: Trainer) -> None:
     """Log the step that has just ended, as Lightning would after this hook."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     if trainer.is_global_zero and every and trainer.global_step % every == 0:
-        values = step_metrics(trainer)
+        values = step_metrics(trainer) | {"epoch": trainer.current_epoch}
         for logger in trainer.loggers:
-            logger.log_metrics(
-                values | {"epoch": trainer.current_epoch}, step=trainer.global_step - 1
-            )
+            logger.log_metrics(values, step=trainer.global_step - 1)
 
 
 def _flush(trainer: Trainer) -> None:
@@ -144,33 +205,34 @@ def _flush(trainer: Trainer) -> None:
             logger.save()
 
 
-def _folder(trainer: Trainer) -> Path:
-    """Where the run's checkpoints are."""
-    kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-    if kept and kept[0].dirpath:
-        return Path(kept[0].dirpath)
+def _checkpoints(trainer: Trainer) -> Path:
+    """Return the folder of the run's checkpoints."""
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    if callbacks and callbacks[0].dirpath:
+        return Path(callbacks[0].dirpath)
     return (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
 
 
 def _last_good(trainer: Trainer) -> Path | None:
     try:
-        return last_checkpoint(_folder(trainer))
-    except OSError:  # the disk is what failed
+        return last_checkpoint(_checkpoints(trainer))
+    except OSError:  # the disk itself failed
         return None
 
 
-def _end_others(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Let processes end by themselves for a while, and then kill them."""
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+    """Wait for the processes of other ranks, and kill those that do not end.
+
+    Returns:
+        Signal by local rank of the processes that something else had killed.
+    """
     end = time.monotonic() + PATIENCE
-    for process in processes:
+    killed = {}
+    for rank, process in enumerate(processes, start=1):
         try:
-            process.wait(max(0.0, end - time.monotonic()))
+            status = process.wait(max(0.0, end - time.monotonic()))
+            if status < 0:
+                killed[rank] = -status
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _in_slurm(trainer: Trainer) -> bool:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return isinstance(environment, SLURMEnvironment) or (
-        SLURMEnvironment.detect() and "SLURM_JOB_ID" in os.environ
-    )
+    return killed

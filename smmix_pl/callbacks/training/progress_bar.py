@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""Progress bar that rarely waits for the device."""
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -8,13 +8,13 @@ SHOWN = ("train/loss", "lr", "images_per_second")
 
 
 class ThrottledProgressBar(RichProgressBar):
-    """Lightning's bar, which reads numbers back from the device at few steps only.
+    """Lightning's RichProgressBar, which reads metrics from the device at few steps only.
 
-    To show a loss is to wait for the device. Lightning's own bar does so at every step, whatever
-    its refresh rate.
+    Reading a loss makes the host wait for the device. Lightning's bar reads it at every step,
+    whatever its refresh rate is.
 
     Args:
-        refresh_rate: Steps from one look at loss, learning rate and images per second to the next.
+        refresh_rate: Steps between two readings of loss, learning rate, and images per second.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
@@ -24,8 +24,8 @@ class ThrottledProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands beside the bar."""
+        """Return the metrics shown in the progress bar."""
         if trainer.training and trainer.fit_loop.batch_idx % self.refresh_rate == 0:
-            found = trainer.callback_metrics
-            self._shown = {name: float(found[name]) for name in SHOWN if name in found}
+            metrics = trainer.callback_metrics
+            self._shown = {name: float(metrics[name]) for name in SHOWN if name in metrics}
         return self._shown | super().get_metrics(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""What training costs: images per second, where a step's time goes, peak memory."""
+"""Cost of training: throughput, the time of each part of a step, and peak memory."""
 
 import resource
 import sys
@@ -8,75 +8,83 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from smmix_pl.callbacks.training.logged_steps import logs_next_step, logs_this_step
 from smmix_pl.step_timer import StepTimer
 
 GIB = 2**30
 
 
 class Throughput(Callback):
-    """Logs images per second over all devices, the parts of a step's time, and peak memory.
+    """Logs throughput, a time breakdown of the logged steps, and peak memory.
 
-    - ``images_per_second``, timed from one step's end to the next on the host; the device is not
-      waited for, so single values lead or lag, and their mean is right.
-    - ``time/data`` (the host waits for a batch), ``time/guide``, ``time/mix`` (without
-      motivating) and ``time/train`` (forward, backward, optimizer), in seconds, of the latest step
-      that the device has finished.
-    - ``memory/peak_gib``, of the GPU, or of this process where there is none.
+    Nothing is measured on the device at steps that are not logged.
+
+    Logged keys:
+        `images_per_second`: Over all devices and all steps since the last logged one. Validation is
+            excluded. Measured on the host without synchronization.
+        `time/data`: Seconds that the host waited for the batch.
+        `time/guide`, `time/mix`, `time/train`: Seconds of the guide pass, of mixing without it, and
+            of forward, backward, and optimizer. On a GPU, these belong to the latest logged step
+            that the GPU has finished.
+        `memory/peak_gib`: Peak allocated GPU memory, or resident memory of the process on CPU.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin; a run that goes on in the middle of an epoch does not start it."""
-        self._since = time.perf_counter()
-        self._clock = StepTimer.running = StepTimer(pl_module.device)
+        """Start the clocks. A run that resumes within an epoch has no epoch start."""
+        self._timer = StepTimer(pl_module.device)
+        self._images, self._seconds = 0, 0.0
+        self._step_end = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the time between epochs."""
-        self._since = time.perf_counter()
+        """Exclude the time between epochs."""
+        self._step_end = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the time that validation took."""
-        self._since = time.perf_counter()
+        """Exclude the time of validation."""
+        self._step_end = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The batch is there."""
-        self._waited = time.perf_counter() - self._since
-        self._clock.begin_step()
+        """Start timing the parts of a step that will be logged."""
+        if logs_next_step(trainer):
+            self._waited = time.perf_counter() - self._step_end
+            StepTimer.running = self._timer
+            self._timer.begin_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the costs of one batch."""
+        """Count the images, and log at a step that is logged."""
         now = time.perf_counter()
-        images = len(batch[0]) * trainer.world_size
-        costs = {
-            "images_per_second": images / (now - self._since),
+        self._images += len(batch[0])
+        self._seconds += now - self._step_end
+        self._step_end = now
+        if not logs_this_step(trainer):
+            return
+        StepTimer.running = None
+        values = {
+            "images_per_second": self._images * trainer.world_size / self._seconds,
             "time/data": self._waited,
             "memory/peak_gib": peak_memory(pl_module.device) / GIB,
         }
-        self._since = now
-        if (spans := self._clock.end_step()) is not None:
-            costs["time/guide"] = spans["motivate"]
-            costs["time/mix"] = spans["mix"] - spans["motivate"]
-            costs["time/train"] = spans["step"] - spans["mix"]
-        for name, cost in costs.items():
-            on_device = torch.full((), cost, device=pl_module.device)  # without waiting
-            pl_module.log(name, on_device)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        StepTimer.running = None
+        self._images, self._seconds = 0, 0.0
+        if (spans := self._timer.end_step()) is not None:
+            values["time/guide"] = spans["guide"]
+            values["time/mix"] = spans["mix"] - spans["guide"]
+            values["time/train"] = spans["step"] - spans["mix"]
+        for name, value in values.items():
+            pl_module.log(name, torch.full((), value, device=pl_module.device))  # no host wait
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Stop the clock."""
+        """Stop the timer if a step was interrupted."""
         StepTimer.running = None
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of a GPU's tensors, or of this process."""
+    """Return the peak allocated memory of a GPU, or the peak memory of this process, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

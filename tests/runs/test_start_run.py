@@ -1,0 +1,53 @@
+"""The folder of a run belongs to that run alone."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.forked_runs import script
+from helpers.killed_runs import RECIPE
+
+from smmix_pl.cli.main import main
+
+
+def test_simultaneous_runs_get_different_folders(tmp_path):
+    statuses = script(
+        """
+words = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+runs = [start(Path("."), [*words, f"--seed_everything={seed}"]) for seed in range(4)]
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]))
+""",
+        tmp_path,
+    )
+    assert statuses == [0] * 4, (tmp_path / "log.txt").read_text()[-3000:]
+    runs = sorted((tmp_path / "runs/small").iterdir())
+    assert [run.name for run in runs] == [f"version_{number}" for number in range(4)]
+    seeds = {yaml.safe_load((run / "config.yaml").read_text())["seed_everything"] for run in runs}
+    assert seeds == set(range(4))
+    for run in runs:
+        with (run / "metrics.csv").open() as file:
+            assert [row["step"] for row in csv.DictReader(file) if row["train/loss"]] == ["0", "1"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("others", [0, 1], ids=["W&B alone", "W&B first"])
+def test_a_run_logged_to_wandb_has_a_folder_of_its_own(tmp_path, monkeypatch, others):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = yaml.safe_load(RECIPE)
+    wandb = {"class_path": "smmix_pl.runs.wandb_logger.WandbLogger"}
+    config["trainer"]["logger"] = [wandb, *config["trainer"]["logger"][:others]]
+    config["trainer"] |= {"limit_train_batches": 2, "limit_val_batches": 1, "max_epochs": 1}
+    config["trainer"]["callbacks"] += ["smmix_pl.callbacks.ResultsFile"]
+    Path("recipe.yaml").write_text(yaml.safe_dump(config))
+    for seed in range(2):
+        main(["fit", "--config=recipe.yaml", "--test_after_fit=true", f"--seed_everything={seed}"])
+    name = "small" if others else "smmix_pl"
+    for seed in range(2):
+        run = Path(f"runs/{name}/version_{seed}")
+        saved = yaml.safe_load((run / "config.yaml").read_text())
+        assert saved["seed_everything"] == seed
+        for file in ("results.json", "metrics.csv", "checkpoints/last.ckpt"):
+            assert (run / file).is_file(), file
+    assert not Path("runs/config.yaml").exists()

@@ -1,0 +1,171 @@
+"""Checkpoints and run folders made by somebody else: nothing outside the run is changed or read."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.killed_runs import RECIPE
+
+from smmix_pl import InputError
+from smmix_pl.cli.main import main
+from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO
+from smmix_pl.runs.results import read_results
+
+RUN = Path("runs/small/version_0")
+QUICK = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+
+
+def fit(epochs, *words):
+    main(["fit", "--config", "recipe.yaml", f"--trainer.max_epochs={epochs}", *QUICK, *words])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The checkpoint of a run of one epoch."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(RECIPE)
+    fit(1)
+    return RUN / "checkpoints/last.ckpt"
+
+
+def rejection(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["{folder}/../../../../precious", "{folder}/.."])
+@pytest.mark.parametrize("command", ["last", "copy"])
+def test_a_checkpoint_cannot_name_what_is_removed(run, name, command):
+    """Lightning removes the best checkpoints so far, as they are named in the file."""
+    precious = Path("precious/photo.jpg")
+    precious.parent.mkdir()
+    precious.write_text("irreplaceable")
+    content = torch.load(run, weights_only=True)
+    path = name.format(folder=run.parent)
+    folder = str(run.parent if command == "last" else Path("runs/small/version_1/checkpoints"))
+    path = name.format(folder=folder)
+    for key, state in content["callbacks"].items():
+        if key.startswith("ModelCheckpoint"):
+            state |= dict.fromkeys(
+                ("best_model_path", "kth_best_model_path", "last_model_path"), path
+            )
+            state |= {"best_k_models": {path: torch.tensor(9.0)}, "dirpath": folder}
+    file = run if command == "last" else Path("theirs.ckpt")
+    torch.save(content, file)
+    fit(3, "--ckpt_path", "last" if command == "last" else "theirs.ckpt")
+    assert precious.read_text() == "irreplaceable"
+    assert Path(folder, "last.ckpt").is_file()
+    assert (RUN / "metrics.csv").is_file()
+
+
+def test_only_checkpoint_files_are_removed(tmp_path, recwarn):
+    folder, file = tmp_path / "folder.ckpt", tmp_path / "notes.txt"
+    folder.mkdir()
+    file.write_text("")
+    (tmp_path / "a.ckpt").write_text("")
+    (tmp_path / "link.ckpt").symlink_to(file)
+    for path in (folder, file, tmp_path / "x/../notes.txt", tmp_path / "link.ckpt"):
+        AtomicCheckpointIO().remove_checkpoint(path)
+    AtomicCheckpointIO().remove_checkpoint(tmp_path / "a.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.ckpt", "notes.txt"]
+
+
+LINKS = [
+    "metrics.csv",
+    "metrics.unfinished",
+    "config.yaml",
+    "hparams.yaml",
+    "results.json",
+    "pictures",
+    "checkpoints/last.ckpt.unfinished",
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", LINKS)
+def test_a_run_folder_with_a_link_out_of_it_is_not_resumed(run, name, capsys):
+    secret = Path("secret").absolute()
+    secret.write_text("secret")
+    (RUN / name).unlink(missing_ok=True)
+    os.symlink(secret, RUN / name)
+    error = rejection(capsys, ["fit", "--config", "recipe.yaml", "--ckpt_path", "last", *QUICK])
+    assert name in error
+    assert secret.read_text() == "secret"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_command_writes_into_a_run_folder_with_a_link_out_of_it(run, capsys):
+    Path("secret").write_text("secret")
+    os.symlink(Path("secret").absolute(), RUN / "predictions.csv")
+    words = ["--ckpt_path", str(run), "--trainer.logger.init_args.version=0", "--config"]
+    error = rejection(capsys, ["test", *words, "recipe.yaml"])
+    assert "predictions.csv" in error
+    assert Path("secret").read_text() == "secret"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipe_in_a_run_folder_is_not_waited_for(run, capsys):
+    (RUN / "metrics.csv").unlink()
+    os.mkfifo(RUN / "metrics.csv")
+    error = rejection(capsys, ["fit", "--config", "recipe.yaml", "--ckpt_path", "last", *QUICK])
+    assert "metrics.csv" in error
+
+
+def test_results_are_not_read_through_a_link_out_of_the_run(tmp_path):
+    (tmp_path / "secret.json").write_text(json.dumps({}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/results.json").symlink_to("../secret.json")
+    with pytest.raises(InputError, match=r"results\.json"):
+        read_results(tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [(".wandb_id", "../../x"), ("metrics.csv", "step,a\n1," + "x" * 200_000)],
+)
+def test_files_of_a_run_folder_are_validated(run, file, content, capsys):
+    (RUN / file).write_text(content)
+    logger = "--trainer.logger+={class_path: smmix_pl.runs.wandb_logger.WandbLogger}"
+    words = ["fit", "--config", "recipe.yaml", "--ckpt_path", "last", *QUICK]
+    words += [logger] if file == ".wandb_id" else []
+    assert file.removesuffix(".csv") in rejection(capsys, words)
+
+
+DAMAGES = {
+    "callbacks": lambda c: c["callbacks"].update({key: {} for key in c["callbacks"]}),
+    "best_model_path": lambda c: [s.update(best_model_path=3) for s in c["callbacks"].values()],
+    "latest_update_step": lambda c: [
+        s.update(latest_update_step="x") for s in c["callbacks"].values()
+    ],
+    "param_groups": lambda c: c["optimizer_states"][0].pop("param_groups"),
+    "optimizer_states": lambda c: c.update(optimizer_states=None),
+    "current_model_state": lambda c: c.update(current_model_state=[1]),
+    "averaging_state": lambda c: c.pop("averaging_state"),
+    "optim_progress": lambda c: c["loops"]["fit_loop"].pop(
+        "epoch_loop.automatic_optimization.optim_progress"
+    ),
+    "scheduler_progress": lambda c: c["loops"]["fit_loop"].update(
+        {"epoch_loop.scheduler_progress": 3}
+    ),
+    "ready": lambda c: c["loops"]["fit_loop"]["epoch_progress"]["total"].update(ready="x"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_missing_or_mistyped_state_is_named(run, capsys):
+    saved = run.read_bytes()
+    for name, damage in DAMAGES.items():
+        content = torch.load(run, weights_only=True)
+        damage(content)
+        torch.save(content, "damaged.ckpt")
+        words = ["--config", "recipe.yaml", "--ckpt_path", "damaged.ckpt"]
+        error = rejection(capsys, ["fit", *words, *QUICK])
+        assert error.startswith("error: --ckpt_path=damaged.ckpt"), (name, error)
+        assert name in error, (name, error)
+    assert run.read_bytes() == saved
