@@ -6,8 +6,9 @@ from smmix_pl.reporting.panels import markdown
 
 METRICS = """# Logged metrics
 
-Generated from `smmix_pl/reporting/metric_specs.py` and `panels.py` by `python docs/generate.py`. With
-EMA, `val` and `test` are those of the averaged weights, and `val_weights` those of the trained ones.
+Generated from `smmix_pl/reporting/metric_specs.py` and `panels.py` by `python docs/generate.py`.
+With EMA, `val` and `test` are measured with the averaged weights, `val_weights` with the trained
+ones.
 
 """
 

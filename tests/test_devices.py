@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from smmix_pl import InputError, SMMixModule
 from smmix_pl.callbacks import EMA, AttentionQuality, MixedImages
 from smmix_pl.cli.config_paths import configs_folder
-from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
 
@@ -47,7 +46,7 @@ def joined(steps: list[list[Part]]) -> tuple[SMMixModule, list[dict[str, Tensor]
             labels = soft_labels(classes, model.num_classes, model.label_smoothing)
             rng = np.random.default_rng((SEED, 0, index))  # epoch 0
             mixed = model.mixer(pictures, labels, model.backbone, rng)
-            loss = weighted_sum(model.losses(mixed), model.loss_weights)
+            loss = model.criterion(mixed)
             (loss / len(parts)).backward()
         gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
         optimizer.step()

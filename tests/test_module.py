@@ -55,7 +55,7 @@ def test_what_a_batch_carries_decides_which_losses_exist(tiny_module):
 
     def losses(mixer):
         mixed = mixer(images, labels, tiny_module.backbone, np.random.default_rng(0))
-        return set(tiny_module.losses(mixed))
+        return set(tiny_module.criterion.terms(mixed))
 
     assert losses(SMMix(switch_prob=1)) == {"classification", *FINE_GRAINED, "consistency"}
     assert losses(SMMix(switch_prob=1, consistency=False)) == {"classification", *FINE_GRAINED}
@@ -69,7 +69,7 @@ def test_every_step_gives_every_weight_a_gradient(tiny_module, mixer):
     """So DistributedDataParallel needs no search for unused parameters."""
     labels = soft_labels(torch.arange(4), 10)
     mixed = mixer(torch.randn(4, 3, 32, 32), labels, tiny_module.backbone, np.random.default_rng(0))
-    sum(tiny_module.losses(mixed).values()).backward()
+    sum(tiny_module.criterion.terms(mixed).values()).backward()
     assert all(parameter.grad is not None for parameter in tiny_module.parameters())
 
 

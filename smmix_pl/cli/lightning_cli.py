@@ -92,7 +92,7 @@ def run(words: Sequence[str]) -> None:
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             """Return the command and the arguments that are not options."""
-            return {command: LightningCLI.subcommands()[command]}
+            return {command: SMMixCLI.subcommands()[command]}
 
     with unchanged_process():
         CommandCLI(

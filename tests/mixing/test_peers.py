@@ -234,7 +234,7 @@ def test_attentive_labels_reach_the_loss(tiny_module):
     targets = mixed.attentive_labels(attention, logits)
     assert not torch.allclose(targets, mixed.labels, atol=1e-3)
     loss = -(targets * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(tiny_module.losses(mixed)["classification"], loss)
+    torch.testing.assert_close(tiny_module.criterion.terms(mixed)["classification"], loss)
 
 
 @pytest.mark.parametrize(
@@ -602,7 +602,7 @@ def test_a_training_step_is_finite_and_reaches_every_weight(mixer):
     )
     labels = soft_labels(torch.arange(5), 10, 0.1)
     mixed = mixer(torch.randn(5, 3, 32, 32), labels, module.backbone, np.random.default_rng(0))
-    losses = module.losses(mixed)
+    losses = module.criterion.terms(mixed)
     assert losses.keys() == {"classification"}
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()

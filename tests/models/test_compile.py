@@ -60,7 +60,7 @@ def losses_and_gradients(module, side):
     mixed = module.mixer.mix_regions(
         *batch(module), module.backbone, side, np.random.default_rng(0)
     )
-    losses = module.losses(mixed)
+    losses = module.criterion.terms(mixed)
     module.zero_grad()
     sum(losses.values()).backward()
     return {name: loss.detach() for name, loss in losses.items()}, {
@@ -98,7 +98,7 @@ def test_one_whole_graph_for_each_pass_and_none_anew_for_another_region(name, ba
         losses_and_gradients(module, side)
         assert counters["stats"]["unique_graphs"] == 2  # motivating, training
     images, labels = batch(module)
-    module.losses(Mixup()(images, labels, module.backbone, np.random.default_rng(0)))
+    module.criterion.terms(Mixup()(images, labels, module.backbone, np.random.default_rng(0)))
     assert counters["stats"]["unique_graphs"] == 2
     assert not counters["graph_break"]
 

@@ -140,7 +140,7 @@ def test_one_smmix_step_reaches_every_weight(name):
     ).train()
     labels = soft_labels(torch.tensor([0, 1]), 5, 0.1)
     mixed = module.mixer(images(side), labels, module.backbone, np.random.default_rng(0))
-    losses = module.losses(mixed)
+    losses = module.criterion.terms(mixed)
     assert set(losses) == {
         *("classification", "fine_grained_target", "fine_grained_source", "consistency")
     }
