@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from smmix_pl import Mixer, SMMixModule
+from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.step_timer import device_name
 
 START = time.monotonic()
@@ -173,7 +174,7 @@ def build_module(
         mixer,
         backbone=backbone,
         backbone_args={"drop_path_rate": 0.1} | (backbone_args or {}),
-        guide_size=guide_size,
+        guide=GuideConfig(size=guide_size),
         compile=compile,
     )
     return module.to(device).train()

@@ -41,7 +41,7 @@ def main() -> None:
         folder = options.folder or generate(Path(scratch))
         epochs = {
             "timm": timm_epochs(folder, options.workers, device),
-            "ours": our_epochs(folder, options.workers, device, cache=options.cache),
+            "ours": our_epochs(folder, options, device),
         }
         speeds = interleave(epochs, options.rounds, cpu_time=options.workers == 0)
         print(f"{folder}, {options.workers} workers, {device}, {options.rounds} rounds")
@@ -79,14 +79,12 @@ def generate(root: Path, images: int = 192) -> Path:
     return root
 
 
-def timm_epochs(
-    folder: Path, workers: int, device: torch.device, batch: int = BATCH
-) -> Callable[[], Iterator[Any]]:
+def timm_epochs(folder: Path, workers: int, device: torch.device) -> Callable[[], Iterator[Any]]:
     """What goes through timm's loader in an epoch."""
     loader = create_loader(
         create_dataset("", root=str(folder)),
         input_size=(3, 224, 224),
-        batch_size=batch,
+        batch_size=BATCH,
         is_training=True,
         auto_augment=RECIPE.auto_augment,
         interpolation=RECIPE.interpolation,
@@ -101,22 +99,22 @@ def timm_epochs(
 
 
 def our_epochs(
-    folder: Path, workers: int, device: torch.device, batch: int = BATCH, cache: bool = False
+    folder: Path, options: argparse.Namespace, device: torch.device
 ) -> Callable[[], Iterator[Any]]:
     """What goes through our loader in an epoch."""
     data = Folder(
         train=".",
         root=str(folder),
-        batch_size=batch,
-        num_workers=workers,
-        cache=cache,
+        batch_size=BATCH,
+        num_workers=options.workers,
+        cache=options.cache,
     )
     data.setup("train")
     loader = data.train_dataloader()
 
     def epoch() -> Iterator[Any]:
-        for images, labels in loader:
-            moved = [part.to(device, non_blocking=True) for part in (images, labels)]
+        for batch in loader:
+            moved = [part.to(device, non_blocking=True) for part in batch]
             yield data.on_after_batch_transfer(moved, 0)
 
     return epoch

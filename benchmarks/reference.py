@@ -3,7 +3,7 @@
 Their repository holds a timm of its own, so their step cannot share a process with ours. This file
 is both ends: `Reference` starts it as a program, which then takes one step for each line it reads
 and answers with the seconds. The step is their engine's: the motivating pass outside autocast, the
-training pass inside, ``loss.item()``. fp16 with a loss scaler is theirs; bf16 needs no scaler.
+training pass inside, ``loss.item()``. bf16 stands for their float16, without the loss scaler.
 """
 
 import argparse
@@ -37,8 +37,6 @@ class Reference:
 
     def __init__(self, path: Path | None, name: str, options: argparse.Namespace) -> None:
         self.process: subprocess.Popen[str] | None = None
-        self.peak_bytes: dict[int, int] = {}
-        """Peak GPU memory of the latest step, by branch: 1 for SMMix, 0 for Mixup."""
         if path is None or name not in NAMES:
             return
         words = [str(path), NAMES[name], options.device, options.precision, str(options.batch)]
@@ -71,13 +69,11 @@ class Reference:
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit("the authors' code has stopped; its error is above")
-        seconds, peak = answer.split()
-        self.peak_bytes[switch_prob] = int(peak)
-        return float(seconds)
+        return float(answer)
 
 
 def serve(path: str, name: str, device: str, precision: str, batch: int) -> None:
-    """Answer each line of standard input, 1 for SMMix and 0 for Mixup, with seconds and bytes."""
+    """Answer each line of standard input, 1 for SMMix and 0 for Mixup, with seconds."""
     import time
 
     import torch
@@ -86,19 +82,15 @@ def serve(path: str, name: str, device: str, precision: str, batch: int) -> None
         torch.Tensor.cuda = lambda tensor: tensor
     sys.path[0] = path
     step = authors_step(name, device, precision, batch)
-    on_gpu = device.startswith("cuda")
-    synchronise = torch.cuda.synchronize if on_gpu else lambda: None
+    synchronise = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     for line in sys.stdin:
         images = torch.randn(batch, 3, 224, 224, device=device)  # their Mixup writes into them
         classes = torch.randint(1000, (batch,), device=device)
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
         synchronise()
         start = time.perf_counter()
         step(images, classes, int(line))
         synchronise()
-        seconds = time.perf_counter() - start
-        print(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0, flush=True)
+        print(time.perf_counter() - start, flush=True)
 
 
 def authors_step(name: str, device: str, precision: str, batch: int) -> Callable[..., None]:
@@ -118,11 +110,8 @@ def authors_step(name: str, device: str, precision: str, batch: int) -> Callable
     mix = SMMix(mixup_alpha=0.8, num_classes=1000, side=7 if name.startswith("pvt") else 14)
     criterion = SoftTargetCrossEntropy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    amp = {"device_type": torch.device(device).type, "dtype": dtype}
-    enabled = precision != "float32"
-    scaler = torch.amp.GradScaler(amp["device_type"], enabled=precision == "fp16")
-    torch.backends.cudnn.benchmark = True  # as their main.py sets it
+    amp = {"device_type": torch.device(device).type, "dtype": torch.bfloat16}
+    enabled = precision == "bf16"
     model.train()
 
     def step(images: Any, classes: Any, switch_prob: int) -> None:
@@ -144,9 +133,8 @@ def authors_step(name: str, device: str, precision: str, batch: int) -> Callable
                 )
         loss.item()
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        loss.backward()
+        optimizer.step()
 
     return step
 

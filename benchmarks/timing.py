@@ -67,26 +67,6 @@ def median_and_spread(seconds: list[float]) -> str:
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
-def train_step(
-    module: SMMixModule,
-    optimizer: torch.optim.Optimizer,
-    mixer: Mixer,
-    images: Tensor,
-    classes: Tensor,
-    rng: np.random.Generator,
-    precision: torch.autocast,
-) -> None:
-    """Mix a batch and train on it: forward pass, losses, backward pass, optimizer step."""
-    optimizer.zero_grad()
-    with precision:
-        with torch.no_grad():
-            labels = soft_labels(classes, module.num_classes, 0.1)
-            mixed = mixer(images, labels, module.backbone, rng)
-        loss = weighted_sum(module.losses(mixed), module.loss_weights)
-    loss.backward()
-    optimizer.step()
-
-
 class Steps:
     """Training steps of one model on one batch that is on the device: mixing to optimizer step.
 
@@ -112,15 +92,13 @@ class Steps:
 
     def step(self, mixer: Mixer) -> None:
         """One whole step."""
-        train_step(
-            self.module,
-            self.optimizer,
-            mixer,
-            self.images,
-            self.classes,
-            self.rng,
-            autocast(self.device, self.precision),
-        )
+        self.optimizer.zero_grad()
+        with autocast(self.device, self.precision):
+            with torch.no_grad():
+                mixed = mixer(self.images, self.labels(), self.module.backbone, self.rng)
+            loss = weighted_sum(self.module.losses(mixed), self.module.loss_weights)
+        loss.backward()
+        self.optimizer.step()
 
     def clocked(self, *mixers: Mixer) -> Clocked:
         """Seconds a step, the mean of one step with each mixer."""

@@ -11,7 +11,6 @@ from helpers.golden import (
     recorded_module,
 )
 
-from smmix_pl.losses import weighted_sum
 from smmix_pl.mixing.regions import least_attended, most_attended, paste, window_mask
 
 
@@ -71,12 +70,12 @@ def test_training_pass_losses_and_gradients(step_module, recorded_step):
     assert_close(by_region[:, 0], recorded_step["target_logits"])
     assert_close(by_region[:, 1], recorded_step["source_logits"])
 
-    losses = step_module.losses(mixed)
+    losses = step_module.criterion.terms(mixed)
     assert_close(losses["classification"], recorded_step["loss_cls"])
     fine_grained = (losses["fine_grained_target"] + losses["fine_grained_source"]) / 2
     assert_close(fine_grained, recorded_step["loss_fine"])
     assert_close(losses["consistency"], recorded_step["loss_con"])
-    total = weighted_sum(losses, step_module.loss_weights)
+    total = step_module.criterion.total(losses)
     assert_close(total, recorded_step["loss"])
 
     total.backward()
