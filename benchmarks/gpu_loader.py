@@ -14,14 +14,13 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from gpu_common import PartResults, common_parser, cpu_cores, parse, time_left
 from gpu_steps import AS_TRAINED, FULL
-from loader_speed import RECIPE, generate, our_epochs, timm_epochs
+from loader_speed import RECIPE, Epoch, generate, our_epochs, timm_epochs
+from timing import median_ratio
 
 CLASS_FOLDERS = 8
 
@@ -59,7 +58,7 @@ def main() -> None:
             loader=name,
             images_per_second=speed,
             images_per_second_range=[min(values), max(values)],
-            over_timm=statistics.median(a / b for a, b in zip(values, speeds["timm"], strict=True)),
+            over_timm=median_ratio(values, speeds["timm"]),
             over_training_step=speed / step_speed if step_speed else None,
             rounds=len(values),
         )
@@ -90,9 +89,7 @@ def repeat(photos: list[Path], images: int, folder: Path) -> Path:
     return folder
 
 
-def measure(
-    loaders: dict[str, Callable[[], Iterator[Any]]], options: argparse.Namespace
-) -> dict[str, list[float]]:
+def measure(loaders: dict[str, Epoch], options: argparse.Namespace) -> dict[str, list[float]]:
     """Return images per second by loader, for as many rounds as the time limit allows."""
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for index in range(2 if options.smoke else 6):
@@ -106,7 +103,7 @@ def measure(
     return speeds
 
 
-def epoch_speed(epoch: Callable[[], Iterator[Any]], device: str) -> float:
+def epoch_speed(epoch: Epoch, device: str) -> float:
     """Return the images per second of one epoch, copies to the device included."""
     start = time.perf_counter()
     images = sum(len(batch[0]) for batch in epoch())

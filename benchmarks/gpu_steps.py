@@ -23,7 +23,7 @@ import timm
 import torch
 from authors_step import Reference
 from gpu_common import PartResults, build_module, common_parser, parse, peak_flops, time_left
-from timing import CLASSES, Clocked, Steps, autocast, clocked, interleave
+from timing import CLASSES, Clocked, Steps, autocast, clocked, interleave, median_ratio
 from timm.data import Mixup as TimmMixup
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -281,8 +281,7 @@ def variants(
     else:
         del makers["no mixing"], makers["Mixup+CutMix"]
     if actions := reference.actions():
-        action = next(actions[name] for name in actions if name.endswith("as trained"))
-        makers[AUTHORS] = functools.partial(AuthorsVariant, reference, action)
+        makers[AUTHORS] = functools.partial(AuthorsVariant, reference, actions[AUTHORS])
     return makers
 
 
@@ -311,6 +310,7 @@ def measure(
             results.problem(f"{group}: {name}", error)
     times = timed_rounds(ready, sizes.rounds, options)
     print(f"\n{group}, batch {sizes.batch}, {options.precision}", flush=True)
+    baseline = times.get(BASELINE)
     for name, seconds in times.items():
         step = statistics.median(seconds)
         counted = flops.get((model, AS_TRAINED if name == AUTHORS else name))
@@ -319,7 +319,7 @@ def measure(
             "images_per_second": sizes.batch / step,
             "step_ms": 1000 * step,
             "step_ms_range": [1000 * min(seconds), 1000 * max(seconds)],
-            "step_over_cutmix": ratio(seconds, times.get(BASELINE)),
+            "step_over_cutmix": median_ratio(seconds, baseline) if baseline else None,
             "peak_gib": memory[name],
             "gflop_per_image": counted and counted / sizes.batch / 1e9,
             "mfu": counted / step / peak if counted and peak else None,
@@ -340,13 +340,6 @@ def timed_rounds(
         for name, seconds in interleave(actions, rounds=1, warmup=0).items():
             times[name] += seconds
     return times
-
-
-def ratio(seconds: list[float], baseline: list[float] | None) -> float | None:
-    """Return the median over rounds of the ratio to the baseline in the same round."""
-    if baseline is None:
-        return None
-    return statistics.median(a / b for a, b in zip(seconds, baseline, strict=True))
 
 
 def allocated_bytes(device: str) -> int:
