@@ -328,8 +328,11 @@ def test_every_overlay_tests_and_passes_the_check(tmp_path, monkeypatch, capsys,
     more = overlay_tree(tmp_path, name)
     evaluations = ["--config", "with/eval.yaml"] if name == "imagenet_a" else []
     words = ["test", "--config", "deit_t.yaml", "--config", f"data/{name}.yaml", *evaluations]
-    words += ["--data.root", str(tmp_path), *more, *TINY_FLAGS, "--trainer.limit_test_batches=3"]
-    words += ["--data.batch_size=25", "--trainer.enable_progress_bar=false"]
+    words += ["--data.root", str(tmp_path), *more, *TINY_FLAGS, "--trainer.limit_test_batches=2"]
+    words += [
+        "--data.batch_size=4" if evaluations else "--data.batch_size=25",
+        "--trainer.enable_progress_bar=false",
+    ]
     words += ["--trainer.precision=32", "--trainer.logger=false"]
     cli.main(words)
     output = capsys.readouterr().out

@@ -4,6 +4,7 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
+from smmix_pl.checks import one_of
 from smmix_pl.data.datamodule import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.file_lists import Samples, incomplete
@@ -31,6 +32,7 @@ class INaturalist(FileData):
 
     def __init__(self, version: Literal["2018", "2019"] = "2018", **options: Any) -> None:
         super().__init__(**options)
+        one_of("data.version", version, OFFICIAL)
         self.version = version
         self.class_count, self.sizes = OFFICIAL[version]
 

@@ -29,7 +29,8 @@ def is_hidden(path: str) -> bool:
 
     Hidden folders hold copies, such as `.ipynb_checkpoints`, and hidden files hold metadata.
     """
-    return any(part.startswith(".") and part != "." for part in PurePosixPath(path).parts)
+    parts = PurePosixPath(path).parts
+    return any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
 def image_files(folder: Path) -> tuple[list[str], list[str]]:
