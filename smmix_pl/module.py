@@ -259,11 +259,21 @@ class SMMixModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the validation set."""
-        return self._evaluate(batch, "val", self.val_accuracy, self.val_loss)
+        return self._evaluate(batch, self.val_accuracy, self.val_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics here: a rank without a readable image has no step, but must reduce."""
+        self.log_dict(self.val_accuracy, prog_bar=True)
+        self.log("val/loss", self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the test set."""
-        return self._evaluate(batch, "test", self.test_accuracy, self.test_loss)
+        return self._evaluate(batch, self.test_accuracy, self.test_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics, on every rank."""
+        self.log_dict(self.test_accuracy)
+        self.log("test/loss", self.test_loss)
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
         """The most probable class of each image, its probability and the image's file."""
@@ -387,7 +397,7 @@ class SMMixModule(LightningModule):
         return {name: risen * weight for name, weight in self.loss_weights.items()}
 
     def _evaluate(
-        self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric
+        self, batch: Batch, accuracy: MetricCollection, mean_loss: MeanMetric
     ) -> dict[str, Tensor]:
         images, labels = batch
         logits = self(images)
@@ -395,8 +405,6 @@ class SMMixModule(LightningModule):
         accuracy.update(logits, classes)
         losses = F.cross_entropy(logits.float(), classes, ignore_index=OUTLIER, reduction="none")
         mean_loss.update(losses, weight=classes != OUTLIER)
-        self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
-        self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         return {"logits": logits}
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
