@@ -203,11 +203,21 @@ class SMMixModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the validation set and return its `logits`."""
-        return self._evaluate(batch, "val", self.val_accuracy, self.val_loss)
+        return self._evaluate(batch, self.val_accuracy, self.val_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics here: a rank without a readable image has no step, but must reduce."""
+        self.log_dict(self.val_accuracy, prog_bar=True)
+        self.log("val/loss", self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the test set and return its `logits`."""
-        return self._evaluate(batch, "test", self.test_accuracy, self.test_loss)
+        return self._evaluate(batch, self.test_accuracy, self.test_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics, on every rank."""
+        self.log_dict(self.test_accuracy)
+        self.log("test/loss", self.test_loss)
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
         """Return the file, the most probable class, and its probability for each image."""
@@ -305,7 +315,7 @@ class SMMixModule(LightningModule):
         return 1.0 if self.current_epoch >= epochs else self.current_epoch / epochs
 
     def _evaluate(
-        self, batch: Batch, stage: str, accuracy: MetricCollection, mean_loss: MeanMetric
+        self, batch: Batch, accuracy: MetricCollection, mean_loss: MeanMetric
     ) -> dict[str, Tensor]:
         images, labels = batch
         logits = self(images)
@@ -313,8 +323,6 @@ class SMMixModule(LightningModule):
         accuracy.update(logits, classes)
         losses = F.cross_entropy(logits.float(), classes, ignore_index=OUTLIER, reduction="none")
         mean_loss.update(losses, weight=classes != OUTLIER)
-        self.log_dict(accuracy, prog_bar=stage == "val", batch_size=len(images))
-        self.log(f"{stage}/loss", mean_loss, batch_size=len(images))
         return {"logits": logits}
 
     def _is_logged_step(self) -> bool:

@@ -62,18 +62,21 @@ class OutlierDetection(Evaluation):
         self.outliers.setup("test")
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
-        """Reset the histograms, and start the outliers from their first batch."""
+        """Reset the histograms."""
         self.histograms = on_device(DetectionHistograms(), model)
-        self.batches = iter(()) if self.outliers is None else self._batches(self.outliers, model)
+        self.trainer, self.model = trainer, model
 
     def update(self, batch: EvalBatch) -> None:
-        """Add a batch of images and a batch of noise, or all outliers with the first batch."""
+        """Add a batch of images, and a batch of noise unless there is another dataset."""
         self.histograms.update(batch.logits, outliers=False)
-        for outliers in [self._noise(batch)] if self.outliers is None else self.batches:
-            self.histograms.update(batch.logits_of(outliers), outliers=True)
+        if self.outliers is None:
+            self.histograms.update(batch.logits_of(self._noise(batch)), outliers=True)
 
     def compute(self, images: int) -> EvalResult:
-        """Return AUROC, and FPR at 95% TPR."""
+        """Evaluate the other dataset, and return AUROC, and FPR at 95% TPR."""
+        if self.outliers is not None:
+            for logits in self._logits(self.outliers):
+                self.histograms.update(logits, outliers=True)
         detection = self.histograms.compute()
         outliers = "uniform noise" if self.outliers is None else type(self.outliers).__name__
         protocol: dict[str, Any] = {
@@ -95,10 +98,12 @@ class OutlierDetection(Evaluation):
         label = "Log odds of the largest softmax probability"
         return {"outliers": score_histograms(*self.histogram, names, title, label)}
 
-    def _batches(self, data: ImageData, model: SMMixModule) -> Iterator[Tensor]:
+    def _logits(self, data: ImageData) -> Iterator[Tensor]:
         for batch in data.test_dataloader():
-            moved = data.transfer_batch_to_device(batch, model.device, 0)
-            yield data.on_after_batch_transfer(moved, 0)[0]
+            moved = data.transfer_batch_to_device(batch, self.model.device, 0)
+            images, _ = data.on_after_batch_transfer(moved, 0)
+            with self.trainer.precision_plugin.forward_context():
+                yield self.model(images)
 
     def _noise(self, batch: EvalBatch) -> Tensor:
         shape = batch.images.shape[1:]
