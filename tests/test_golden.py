@@ -88,7 +88,7 @@ def close(ours, theirs):
     torch.testing.assert_close(ours.detach().double(), theirs.double(), rtol=1e-4, atol=1e-6)
 
 
-def test_motivating_pass(step_module, recorded_step):
+def test_guide_pass(step_module, recorded_step):
     guide = step_module.backbone.guide(recorded_step["images"])
     close(guide.logits, recorded_step["unmixed_logits"])
     close(guide.attention.flatten(1), recorded_step["attention"])
