@@ -46,7 +46,7 @@ def step_module(recording):
     return recorded_module(*recording)
 
 
-def test_motivating_pass(step_module, recorded_step):
+def test_guide_pass(step_module, recorded_step):
     guide = step_module.backbone.guide(recorded_step["images"])
     assert_close(guide.logits, recorded_step["unmixed_logits"])
     assert_close(guide.attention.flatten(1), recorded_step["attention"])

@@ -1,4 +1,4 @@
-"""Losses against their formulas, written out."""
+"""Losses, compared with their formulas."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_soft_cross_entropy(seed):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.5))
-def test_soft_cross_entropy_of_smoothed_labels_is_torchs(seed, smoothing):
+def test_soft_cross_entropy_of_smoothed_labels_equals_torch(seed, smoothing):
     logits, _ = random_case(seed)
     classes = torch.arange(6)
     ours = soft_cross_entropy(logits, soft_labels(classes, 7, smoothing))
@@ -61,7 +61,7 @@ def test_no_gradient_reaches_the_teacher():
     assert student.grad is not None
 
 
-def test_fine_grained_loss_reads_each_region_against_its_own_image():
+def test_fine_grained_loss_compares_each_region_with_its_own_image():
     _, labels = random_case(0)
     perfect = labels.log()
     other = labels.flip(0)

@@ -144,7 +144,7 @@ MIXERS = {
     mixing.GridMix: ("alpha",),
     mixing.ResizeMix: ("min_scale", "max_scale"),
     mixing.SaliencyMix: ("alpha",),
-    mixing.TokenMix: ("switch_prob", "mixup_alpha", "source_share"),
+    mixing.TokenMix: ("switch_prob", "mixup_alpha", "source_fraction"),
     mixing.TransMix: ("switch_prob", "mixup_alpha", "cutmix_alpha"),
     mixing.MixPro: ("switch_prob", "alpha"),
 }

@@ -1,4 +1,4 @@
-"""What a pass through a backbone must leave as it was."""
+"""State of a backbone that a guide pass must not change."""
 
 import torch
 
@@ -6,7 +6,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def state(backbone):
-    """Everything the motivating pass could leave changed."""
+    """Return everything that the guide pass could change."""
     return (
         [(name, module.training) for name, module in backbone.named_modules()],
         [(name, getattr(module, "fused_attn", None)) for name, module in backbone.named_modules()],

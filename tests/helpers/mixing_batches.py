@@ -12,7 +12,7 @@ CLASSES = 5
 
 @dataclass
 class FixedGuide:
-    """A motivator whose attention is a function of the images alone: their mean over each patch."""
+    """A guide model whose attention is the softmaxed mean of each image patch."""
 
     grid: tuple[int, int]
 

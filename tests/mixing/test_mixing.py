@@ -1,4 +1,4 @@
-"""Every mixer as a whole, over random batches, and SMMix in particular."""
+"""Properties of all mixers over random batches, and SMMix in detail."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ MIXERS = [
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
 @given(batches())
-def test_every_mixer_keeps_its_promises(mixer, case):
+def test_mixers_are_deterministic_and_labels_follow_lam(mixer, case):
     images, labels, model, seed = case
     images_before, labels_before = images.clone(), labels.clone()
     mixed = mixer(images, labels, model, np.random.default_rng(seed))
@@ -129,7 +129,7 @@ def test_smmix_switches_to_mixup_at_its_probability():
     assert np.mean(branch) == pytest.approx(0.25, abs=0.04)
 
 
-def test_switches_take_parts_away():
+def test_optional_parts_can_be_disabled():
     images, labels = torch.randn(2, 3, 8, 8), soft_labels(torch.tensor([0, 1]), CLASSES)
     mixer = SMMix(switch_prob=1, fine_grained=False, consistency=False)
     mixed = mixer(images, labels, FixedGuide((4, 4)), np.random.default_rng(0))
@@ -137,7 +137,7 @@ def test_switches_take_parts_away():
     assert mixed.teacher_logits is None
 
 
-def test_random_regions_without_consistency_need_no_motivating_pass():
+def test_random_regions_without_consistency_need_no_guide_pass():
     class NoGuide:
         grid = (4, 4)
 
@@ -154,7 +154,7 @@ def test_soft_labels(classes, smoothing):
     torch.testing.assert_close(labels, expected)
 
 
-def test_cutmix_share_is_the_area_that_stayed():
+def test_cutmix_lam_is_the_uncovered_area():
     images = torch.stack([torch.zeros(3, 16, 12), torch.ones(3, 16, 12)])
     labels = soft_labels(torch.tensor([0, 1]), CLASSES)
     rng = np.random.default_rng(0)
@@ -164,15 +164,78 @@ def test_cutmix_share_is_the_area_that_stayed():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("option", "value"),
     [
-        ({"max_side_ratio": 1.0}, "max_side_ratio 1.0"),
-        ({"min_side_ratio": 0.0}, "min_side_ratio 0.0"),
-        ({"min_side_ratio": 0.8}, "min_side_ratio 0.8"),
-        ({"switch_prob": 1.5}, "switch_prob is 1.5"),
-        ({"mixup_alpha": 0.0}, "alpha is 0.0"),
+        ("max_side_ratio", 1.0),
+        ("min_side_ratio", 0.0),
+        ("min_side_ratio", 0.8),
+        ("switch_prob", 1.5),
+        ("mixup_alpha", 0.0),
+        ("guide_prob", -0.5),
+        ("region_choice", "max"),
     ],
 )
-def test_bad_settings_are_told(arguments, told):
-    with pytest.raises(InputError, match=told):
-        SMMix(**arguments)
+def test_invalid_settings_name_the_option(option, value):
+    with pytest.raises(InputError, match=f"model.mixer.{option}={value}"):
+        SMMix(**{option: value})
+
+
+@pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1, 2, 3]), torch.ones(4, CLASSES, dtype=torch.int64)]
+)
+def test_labels_that_are_not_soft_are_rejected(mixer, labels):
+    with pytest.raises(InputError, match=r"soft_labels") as error:
+        mixer(torch.randn(4, 3, 8, 8), labels, FixedGuide((4, 4)), np.random.default_rng(0))
+    assert str(tuple(labels.shape)) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([[1, 0, 1], [0, 1, 0]]),  # multi-hot
+        torch.tensor([[0.5, 0.5, 0.0]]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([True, False]),
+    ],
+)
+def test_soft_labels_take_class_indices_only(labels):
+    with pytest.raises(InputError, match="class indices") as error:
+        soft_labels(labels, 3)
+    assert str(tuple(labels.shape)) in str(error.value)
+
+
+def test_soft_labels_take_any_integer_dtype():
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        labels = soft_labels(torch.tensor([2, 0], dtype=dtype), 3)
+        assert labels.tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("mixer", "grid", "option"),
+    [
+        (SMMix(), (1, 9), "data.image_size"),
+        (MixPro(), (4, 4), "model.mixer.cell_side=4"),
+        (MixPro(cell_side=7), (2, 6), "model.mixer.cell_side=7"),
+        (TokenMix(), (1, 9), "data.image_size"),
+        (TokenMix(source_fraction=0.1), (2, 2), "model.mixer.source_fraction=0.1"),
+        (TokenMix(source_fraction=0.9), (2, 2), "model.mixer.source_fraction=0.9"),
+    ],
+)
+def test_a_grid_that_cannot_be_mixed_is_rejected(mixer, grid, option):
+    with pytest.raises(InputError, match=option) as error:
+        mixer.check_grid(grid)
+    assert f"{grid[0]} x {grid[1]}" in str(error.value)
+
+
+@pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
+@pytest.mark.parametrize("grid", [(5, 5), (2, 7), (14, 14)])
+def test_an_accepted_grid_is_mixed(mixer, grid):
+    mixer.check_grid(grid)
+    if isinstance(mixer, NoMix):
+        return
+    images = torch.randn(2, 3, grid[0] * 2, grid[1] * 2)
+    labels = soft_labels(torch.tensor([0, 1]), CLASSES)
+    rng = np.random.default_rng(0)
+    batches = [mixer(images, labels, FixedGuide(grid), rng).images for _ in range(20)]
+    assert any(not torch.equal(mixed, images) for mixed in batches)

@@ -1,4 +1,4 @@
-"""The mixers that SMMix is compared with, each against cases worked out by hand."""
+"""The other mixers, each compared with cases worked out by hand."""
 
 import math
 
@@ -31,7 +31,7 @@ from smmix_pl import (
 )
 from smmix_pl.cli.main import main
 from smmix_pl.mixing import Guide, soft_labels
-from smmix_pl.mixing.fmix import darkest, low_frequency_image
+from smmix_pl.mixing.fmix import low_frequency_image, lowest_pixels
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask, resample
 from smmix_pl.mixing.saliencymix import NEIGHBORHOODS, fine_grained_saliency, gray_levels
 from smmix_pl.mixing.tokenmix import block_mask
@@ -56,7 +56,7 @@ def name(mixer):
 
 
 class Fixed:
-    """A motivator with given attention."""
+    """A guide model with given attention."""
 
     def __init__(self, attention):
         self.attention = attention
@@ -67,7 +67,7 @@ class Fixed:
 
 
 class Scripted:
-    """A generator that answers in the order it was told."""
+    """A generator that returns given values in order."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -76,13 +76,13 @@ class Scripted:
         return lambda *args, **kwargs: self.answers.pop(0)
 
 
-def telltale(batch, height, width, channels=3):
-    """Images that say of each pixel which image and which place it came from."""
+def numbered_pixels(batch, height, width, channels=3):
+    """Images in which all pixels differ, so that each can be traced to its place."""
     count = batch * channels * height * width
     return torch.arange(count, dtype=torch.float32).view(batch, channels, height, width)
 
 
-# What every mixer that pastes in place promises.
+# Properties of all mixers that paste in place
 
 
 @pytest.mark.parametrize("mixer", PASTE_IN_PLACE, ids=name)
@@ -92,15 +92,15 @@ def telltale(batch, height, width, channels=3):
     grid=st.tuples(st.integers(2, 7), st.integers(2, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_each_pixel_is_the_targets_or_the_sources_at_its_place(mixer, batch, size, grid, seed):
+def test_each_pixel_comes_from_the_same_place_of_target_or_source(mixer, batch, size, grid, seed):
     """Also where the token grid does not divide the images."""
-    images = telltale(batch, *size)
+    images = numbered_pixels(batch, *size)
     labels = soft_labels(torch.arange(batch) % CLASSES, CLASSES, 0.1)
     mixed = mixer(images, labels, FixedGuide(grid), np.random.default_rng(seed))
     from_source = mixed.images == images.flip(0)
     from_target = mixed.images == images
     assert (from_source | from_target).all()
-    assert (from_source == from_source[:, :1]).all()  # a pixel's channels come together
+    assert (from_source == from_source[:, :1]).all()  # all channels of a pixel move together
     pairs = torch.arange(batch) != torch.arange(batch).flip(0)
     covered = from_source[:, 0].float().mean(dim=(1, 2))
     lam = mixed.lam.squeeze(1)
@@ -111,7 +111,7 @@ def test_each_pixel_is_the_targets_or_the_sources_at_its_place(mixer, batch, siz
 
 
 @pytest.mark.parametrize("mixer", [*PASTE_IN_PLACE, ResizeMix(), SMMix(switch_prob=1)], ids=name)
-def test_channels_last_stays(mixer):
+def test_channels_last_is_kept(mixer):
     images = torch.randn(4, 3, 16, 12).to(memory_format=torch.channels_last)
     mixed = mixer(images, LABELS.repeat(2, 1), FixedGuide((4, 3)), np.random.default_rng(0))
     assert mixed.images.is_contiguous(memory_format=torch.channels_last)
@@ -121,7 +121,7 @@ def test_channels_last_stays(mixer):
 
 
 def test_mixing_by_a_mask_at_any_resolution():
-    images = telltale(2, 4, 6)
+    images = numbered_pixels(2, 4, 6)
     mask = torch.tensor([[[True, False], [False, False]], [[False, False], [True, True]]])
     mixed = mix_by_mask(images, LABELS, mask)
     assert torch.equal(mixed.images[0, :, :2, :3], images[1, :, :2, :3])
@@ -131,14 +131,14 @@ def test_mixing_by_a_mask_at_any_resolution():
     torch.testing.assert_close(mixed.labels[0, :2], torch.tensor([0.75, 0.25]))
 
 
-def test_attended_share():
+def test_attended_fraction():
     attention = torch.tensor([[[0.1, 0.2], [0.3, 0.2]]])
     mask = torch.tensor([[[False, True], [False, False]]])
     torch.testing.assert_close(attended_fraction(attention, mask), torch.tensor([[0.75]]))
 
 
-def test_a_mask_comes_to_the_tokens_by_nearest_neighbours():
-    """Token 1 of 3 over 7 pixels reads pixel floor(7 / 3) = 2, token 2 pixel 4."""
+def test_masks_are_resampled_by_nearest_neighbors():
+    """Token 1 of 3 over 7 pixels reads pixel floor(7 / 3) = 2, token 2 reads pixel 4."""
     pixels = torch.tensor([[[False, False, True, False, False, True, True]]])
     assert resample(pixels, (1, 3)).tolist() == [[[False, True, False]]]
 
@@ -146,7 +146,7 @@ def test_a_mask_comes_to_the_tokens_by_nearest_neighbours():
 # Mixup or CutMix
 
 
-def test_the_recipe_is_mixup_or_cutmix():
+def test_mixup_cutmix_applies_either():
     images = torch.randn(2, 3, 8, 8)
     cases = [(Scripted(0.49, 0.75, 4, 4), CutMix()), (Scripted(0.5, 0.3), Mixup())]
     for script, same in cases:
@@ -158,8 +158,8 @@ def test_the_recipe_is_mixup_or_cutmix():
 @pytest.mark.parametrize(
     ("use_cutmix", "lam"), [(True, 0.75), (True, 1 - 0.75**2), (False, 0.3), (False, 0.99)]
 )
-def test_the_recipe_is_timms(use_cutmix, lam, monkeypatch):
-    """By the same draws, where the box's sides are even (see `CutMix`)."""
+def test_mixup_cutmix_equals_timm(use_cutmix, lam, monkeypatch):
+    """With the same random draws and even box sides (see `CutMix`)."""
     images, classes = torch.randn(4, 3, 16, 32), torch.arange(4)
     timm = TimmMixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=CLASSES)
     center = iter((13, 9))
@@ -174,11 +174,11 @@ def test_the_recipe_is_timms(use_cutmix, lam, monkeypatch):
 
 
 def one_hot(x, num_classes, on_value=1.0, off_value=0.0):
-    """timm's, on the CPU."""
+    """timm's function, on the CPU."""
     return F.one_hot(x, num_classes) * (on_value - off_value) + off_value
 
 
-def test_the_recipe_switches_at_its_probability():
+def test_mixup_cutmix_switches_at_its_probability():
     images, rng = torch.randn(2, 3, 8, 8), np.random.default_rng(0)
     mixed = [MixupCutMix(switch_prob=0.25)(images, LABELS, None, rng) for _ in range(1000)]
     pasted = [((m.images == images) | (m.images == images.flip(0))).all().item() for m in mixed]
@@ -190,7 +190,7 @@ def test_the_recipe_switches_at_its_probability():
 
 def test_transmix_averages_area_and_attention():
     """The box covers rows 0 and 1, columns 0 to 3 of 4 x 4: half of the area, 0.7 of attention."""
-    images = telltale(2, 4, 4)
+    images = numbered_pixels(2, 4, 4)
     # switch; 1 - 0.75 leaves a side ratio of 0.5: a box of 2 x 2 around (1, 2)
     mixed = TransMix()(images, LABELS, None, Scripted(0.2, 0.75, 1, 2))
     assert torch.equal(mixed.images[0, :, 0:2, 1:3], images[1, :, 0:2, 1:3])
@@ -201,12 +201,12 @@ def test_transmix_averages_area_and_attention():
     attention[0, 3, 3] = 0.21
     attention[1, 3, 3] = 0.35  # image 1: half
     labels = mixed.attentive_labels(attention, torch.zeros(2, CLASSES))
-    share = [(0.75 + 0.3) / 2, (0.75 + 0.5) / 2]
-    torch.testing.assert_close(labels[0, :2], torch.tensor([share[0], 1 - share[0]]))
-    torch.testing.assert_close(labels[1, :2], torch.tensor([1 - share[1], share[1]]))
+    weight = [(0.75 + 0.3) / 2, (0.75 + 0.5) / 2]
+    torch.testing.assert_close(labels[0, :2], torch.tensor([weight[0], 1 - weight[0]]))
+    torch.testing.assert_close(labels[1, :2], torch.tensor([1 - weight[1], weight[1]]))
 
 
-def test_transmix_images_are_cutmixs():
+def test_transmix_images_equal_cutmix():
     images = torch.randn(4, 3, 10, 7)
     labels = LABELS.repeat(2, 1)
     mixed = TransMix()(images, labels, None, Scripted(0.0, 0.3, 2, 6))
@@ -216,14 +216,14 @@ def test_transmix_images_are_cutmixs():
 
 
 @pytest.mark.parametrize("mixer", [TransMix(), MixPro(), TokenMix(), SMMix()], ids=name)
-def test_the_other_branch_has_plain_labels(mixer):
+def test_the_other_branch_has_fixed_labels(mixer):
     mixed = mixer(torch.randn(2, 3, 8, 8), LABELS, FixedGuide((4, 4)), Scripted(0.9, 0.7, 0.4))
     assert mixed.attentive_labels is None
     torch.testing.assert_close(mixed.labels.sum(1), torch.ones(2))
 
 
 def test_attentive_labels_reach_the_loss(tiny_module):
-    """They follow the class token's attention in the pass over the mixed images."""
+    """Labels follow the class token's attention in the training pass."""
     backbone = Backbone("vit_tiny_patch16_224", 10, (32, 32), attention="class", model_args=TINY)
     backbone.load_state_dict(tiny_module.backbone.state_dict())
     tiny_module.backbone = backbone.eval()
@@ -247,15 +247,15 @@ def test_attentive_labels_reach_the_loss(tiny_module):
         (TransMix(), "tokens", "tokens"),
     ],
 )
-def test_a_mixer_says_whose_attention_it_goes_by(mixer, attention, expected):
+def test_the_mixer_selects_the_readout(mixer, attention, expected):
     module = SMMixModule(
         10, (32, 32), 4, mixer, backbone="vit_tiny_patch16_224", backbone_args=TINY,
         attention=attention,
     )  # fmt: skip
-    assert module.backbone.queries == expected
+    assert module.backbone.readout == expected
 
 
-def test_a_model_without_a_class_token_is_refused():
+def test_a_model_without_a_class_token_is_rejected():
     with pytest.raises(InputError, match="no class token"):
         SMMixModule(10, (64, 64), 4, TransMix(), backbone="pvt_v2_b0")
 
@@ -263,21 +263,21 @@ def test_a_model_without_a_class_token_is_refused():
 # MixPro
 
 
-def test_maskmix_keeps_a_share_of_cells_at_random_places():
+def test_maskmix_keeps_a_fraction_of_cells_at_random_places():
     """A 6 x 6 grid in cells of 4 tokens has 2 x 2 cells, cut at the border."""
     mixer = MixPro(alpha=1.0)
     mask = mixer.cell_mask(2000, (6, 6), np.random.default_rng(3))
-    for whole in (mask[:, :4, :4], mask[:, :4, 4:], mask[:, 4:, :4], mask[:, 4:, 4:]):
-        assert (whole == whole[:, :1, :1]).all()
+    for cell in (mask[:, :4, :4], mask[:, :4, 4:], mask[:, 4:, :4], mask[:, 4:, 4:]):
+        assert (cell == cell[:, :1, :1]).all()
     corners = mask[:, ::4, ::4].flatten(1)
-    assert corners.sum(1).unique().numel() == 1  # one share for the batch
+    assert corners.sum(1).unique().numel() == 1  # one fraction per batch
     kept = 4 - int(corners[0].sum())
     rates = (~corners).float().mean(0)
     torch.testing.assert_close(rates, torch.full((4,), kept / 4), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(("lam", "kept"), [(0.0, 0), (0.01, 1), (0.5, 8), (0.51, 9), (1.0, 16)])
-def test_maskmix_rounds_the_targets_cells_up(lam, kept):
+def test_maskmix_rounds_the_number_of_target_cells_up(lam, kept):
     class Beta:
         beta = staticmethod(lambda *args: lam)
         permuted = staticmethod(lambda values, axis: values.copy())
@@ -286,9 +286,9 @@ def test_maskmix_rounds_the_targets_cells_up(lam, kept):
     assert int((~mask).sum()) == 4 * kept
 
 
-def test_pal_moves_from_area_to_attention_with_the_models_agreement():
+def test_pal_interpolates_between_area_and_attention():
     """Cosine of (0.5, 0.5) with a softmax of (0.8, 0.2): 0.5 / (sqrt 0.5 sqrt 0.68)."""
-    images, labels = telltale(2, 4, 4), torch.eye(2)
+    images, labels = numbered_pixels(2, 4, 4), torch.eye(2)
     mask = torch.tensor([[[True, False], [False, True]]]).expand(2, 2, 2)
     mixer = MixPro(switch_prob=1)
     mixer.cell_mask = lambda batch, grid, rng: mask
@@ -304,7 +304,7 @@ def test_pal_moves_from_area_to_attention_with_the_models_agreement():
 
 def test_pal_carries_gradient_as_in_the_authors_code():
     mixed = MixPro(switch_prob=1, cell_side=1)(
-        telltale(2, 4, 4), LABELS, FixedGuide((4, 4)), np.random.default_rng(1)
+        numbered_pixels(2, 4, 4), LABELS, FixedGuide((4, 4)), np.random.default_rng(1)
     )
     logits = torch.randn(2, CLASSES, requires_grad=True)
     attention = FixedGuide((4, 4)).guide(torch.randn(2, 3, 4, 4)).attention
@@ -314,7 +314,7 @@ def test_pal_carries_gradient_as_in_the_authors_code():
 
 def test_maskmix_alone_has_area_labels():
     mixed = MixPro(switch_prob=1, progressive=False)(
-        telltale(2, 8, 8), LABELS, FixedGuide((8, 8)), np.random.default_rng(0)
+        numbered_pixels(2, 8, 8), LABELS, FixedGuide((8, 8)), np.random.default_rng(0)
     )
     assert mixed.attentive_labels is None
 
@@ -323,7 +323,7 @@ def test_maskmix_alone_has_area_labels():
 
 
 @given(st.tuples(st.integers(2, 16), st.integers(2, 16)), st.integers(0, 2**32 - 1), st.data())
-def test_blocks_never_cover_more_than_asked(grid, seed, data):
+def test_blocks_never_cover_more_than_requested(grid, seed, data):
     tokens = data.draw(st.integers(0, grid[0] * grid[1]))
     mask = block_mask(grid, tokens, np.random.default_rng(seed))
     assert mask.shape == grid
@@ -341,7 +341,7 @@ def test_blocks_cover_112_of_196_tokens_almost_always():
     [
         # a square of area 4 in the corner, then one token, at (3, 3)
         ((4.0, 0.0, 0, 0, 1.0, 0.0, 3, 3), {(0, 0), (0, 1), (1, 0), (1, 1), (3, 3)}),
-        # the second block lies in the first and is drawn anew; the third laps over by one token
+        # the second block is inside the first and drawn again; the third adds one token
         (
             (4.0, 0.0, 0, 0, 1.0, 0.0, 1, 1, 2.0, math.log(2), 1, 1),
             {(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)},
@@ -353,9 +353,9 @@ def test_blocks_worked_out_by_hand(answers, expected):
     assert {tuple(place) for place in np.argwhere(mask).tolist()} == expected
 
 
-def test_tokenmix_with_a_teacher_weighs_what_is_visible():
-    images = telltale(2, 2, 2)
-    mixer = TokenMix(switch_prob=1, source_share=0.5)
+def test_tokenmix_with_a_teacher_weights_the_visible_parts():
+    images = numbered_pixels(2, 2, 2)
+    mixer = TokenMix(switch_prob=1, source_fraction=0.5)
     mixer.teacher = Fixed(torch.tensor([[[0.4, 0.1], [0.3, 0.2]], [[0.1, 0.2], [0.3, 0.4]]]))
     rng = np.random.default_rng(0)
     mixed = mixer(images, LABELS, FixedGuide((2, 2)), rng)
@@ -378,7 +378,7 @@ def test_attentive_cutmix_pastes_the_top_cells():
     attention[0, 0, 0] = 1.0
     attention[1, 2:, :2] = 0.2
     attention[1, 0, 3] = 0.15
-    images = telltale(2, 8, 12)
+    images = numbered_pixels(2, 8, 12)
     mixed = AttentiveCutMix(cells=1, grid=2)(images, LABELS, Fixed(attention), None)
     expected = images.clone()
     expected[0, :, 4:, :6] = images[1, :, 4:, :6]
@@ -387,17 +387,17 @@ def test_attentive_cutmix_pastes_the_top_cells():
     torch.testing.assert_close(mixed.lam, torch.full((2, 1), 0.75))
 
 
-def test_attentive_cutmix_lam_is_the_papers():
+def test_attentive_cutmix_lam_of_the_paper():
     images = torch.randn(2, 3, 28, 28)
     mixed = AttentiveCutMix()(images, LABELS, FixedGuide((14, 14)), None)
     torch.testing.assert_close(mixed.lam, torch.full((2, 1), 43 / 49))
 
 
-def test_a_teacher_may_choose_the_cells():
+def test_a_teacher_can_select_the_cells():
     attention = torch.zeros(2, 2, 2)
     attention[:, 1, 1] = 1.0
     mixer = AttentiveCutMix(cells=1, grid=2, teacher=Fixed(attention))
-    images = telltale(2, 4, 4)
+    images = numbered_pixels(2, 4, 4)
     mixed = mixer(images, LABELS, None, None)
     assert torch.equal(mixed.images[0, :, 2:, 2:], images[1, :, 2:, 2:])
     assert torch.equal(mixed.images[0, :, :2], images[0, :, :2])
@@ -432,7 +432,7 @@ def saliency_by_loops(gray):
 
 
 @pytest.mark.parametrize(("height", "width", "seed"), [(2, 3, 0), (9, 14, 1), (31, 27, 2)])
-def test_fine_grained_saliency_is_opencvs(height, width, seed):
+def test_fine_grained_saliency_equals_opencv(height, width, seed):
     gray = np.random.default_rng(seed).integers(0, 256, (2, height, width))
     ours = fine_grained_saliency(torch.from_numpy(gray).float())
     for image, levels in zip(ours, gray, strict=True):
@@ -448,7 +448,7 @@ def test_a_bright_spot_is_salient():
     assert fine_grained_saliency(torch.full((1, 6, 6), 7.0)).eq(0).all()
 
 
-def test_grey_levels_span_eight_bits():
+def test_gray_levels_span_eight_bits():
     images = torch.randn(3, 3, 5, 6) * 4 + 1
     levels = gray_levels(images)
     assert torch.equal(levels.amin((1, 2)), torch.zeros(3))
@@ -460,7 +460,7 @@ def test_grey_levels_span_eight_bits():
 
 
 @pytest.mark.parametrize("peak", ["first", "each"])
-def test_saliencymix_boxes_lie_around_the_peaks(peak):
+def test_saliencymix_boxes_are_around_the_peaks(peak):
     """Spots at (10, 20) in image 1 and (30, 6) in image 0; a side ratio of 0.25 gives 10 pixels."""
     images = torch.zeros(2, 3, 40, 40)
     images[0, :, 30, 6] = 1.0
@@ -478,9 +478,9 @@ def test_saliencymix_boxes_lie_around_the_peaks(peak):
 # ResizeMix
 
 
-def test_resizemix_shrinks_the_whole_source():
-    """Scale 0.5 of 4 x 8: 2 x 4 pixels, every other one; centres (0, 7) and (3, 3)."""
-    images = telltale(2, 4, 8)
+def test_resizemix_shrinks_the_complete_source():
+    """Scale 0.5 of 4 x 8: 2 x 4 pixels, every other one; centers (0, 7) and (3, 3)."""
+    images = numbered_pixels(2, 4, 8)
     script = Scripted(0.5, np.array([0, 3]), np.array([7, 3]))
     mixed = ResizeMix()(images, LABELS, None, script)
     expected = images.clone()
@@ -491,7 +491,7 @@ def test_resizemix_shrinks_the_whole_source():
 
 
 @given(batches(), st.floats(0.1, 0.8))
-def test_resizemix_pastes_what_interpolate_gives(case, scale):
+def test_resizemix_shrinks_like_interpolate(case, scale):
     images, labels, model, seed = case
     rng = np.random.default_rng(seed)
     mixed = ResizeMix(scale, scale)(images, labels, model, rng)
@@ -503,13 +503,13 @@ def test_resizemix_pastes_what_interpolate_gives(case, scale):
     small = F.interpolate(images.float(), scale_factor=scale).flip(0)
     rng = np.random.default_rng(seed)
     rng.uniform()
-    centres = [rng.integers(0, length, len(images)) for length in images.shape[2:]]
+    centers = [rng.integers(0, length, len(images)) for length in images.shape[2:]]
     for i in range(len(images)):
         if i == len(images) - 1 - i:
             continue
         top, left = (
             min(max(int(center[i]) - side // 2, 0), length - side)
-            for center, side, length in zip(centres, (height, width), images.shape[2:], strict=True)
+            for center, side, length in zip(centers, (height, width), images.shape[2:], strict=True)
         )
         expected = images[i].float().clone()
         expected[:, top : top + height, left : left + width] = small[i]
@@ -526,19 +526,19 @@ def test_fmix_noise_has_the_papers_spectrum():
         [np.abs(np.fft.rfft2(low_frequency_image(12, 16, 3.0, rng))) ** 2 for _ in range(2000)],
         axis=0,
     )
-    inner = power[1:6, 1:8]  # bins that irfft2 keeps as they are
+    inner = power[1:6, 1:8]  # bins that irfft2 keeps
     frequency = np.hypot(np.fft.fftfreq(12)[1:6, None], np.fft.rfftfreq(16)[1:8])
     np.testing.assert_allclose(inner, 2 * frequency**-6.0, rtol=0.2)
 
 
-def test_fmix_covers_the_darkest_pixels():
+def test_fmix_covers_the_lowest_pixels():
     image = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
-    assert darkest(image, 3).tolist() == [[False, True, True], [True, False, False]]
-    assert not darkest(image, 0).any()
+    assert lowest_pixels(image, 3).tolist() == [[False, True, True], [True, False, False]]
+    assert not lowest_pixels(image, 0).any()
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(0, 2**32 - 1))
-def test_fmix_share_is_lam_rounded_up_or_down(height, width, seed):
+def test_fmix_area_is_lam_rounded_up_or_down(height, width, seed):
     drawn = np.random.default_rng(seed).beta(1.0, 1.0)
     images = torch.randn(2, 3, height, width)
     mixed = FMix()(images, LABELS, None, np.random.default_rng(seed))
@@ -549,8 +549,8 @@ def test_fmix_share_is_lam_rounded_up_or_down(height, width, seed):
 # GridMix
 
 
-def test_gridmix_pastes_whole_cells():
-    images = telltale(2, 8, 12)
+def test_gridmix_pastes_complete_cells():
+    images = numbered_pixels(2, 8, 12)
     mixed = GridMix(grid=4)(images, LABELS, None, np.random.default_rng(2))
     cells = (mixed.images[0, 0] == images[1, 0]).view(4, 2, 4, 3).float().mean(dim=(1, 3))
     assert set(cells.flatten().tolist()) <= {0.0, 1.0}
@@ -563,7 +563,7 @@ def test_gridmix_pastes_whole_cells():
 
 
 @pytest.mark.parametrize("mixer", sorted({name(mixer) for mixer in [*PASTE_IN_PLACE, ResizeMix()]}))
-def test_one_word_on_the_command_line_chooses_it(mixer, capsys, monkeypatch):
+def test_mixers_are_selected_by_name_on_the_command_line(mixer, capsys, monkeypatch):
     words = ["fit", "--config", "digits.yaml", "--model.mixer", mixer, "--print_config"]
     monkeypatch.setattr("sys.argv", ["lightning", *words])
     with pytest.raises(SystemExit, match="0"):
@@ -572,24 +572,24 @@ def test_one_word_on_the_command_line_chooses_it(mixer, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("mixer", "option", "value"),
     [
-        (lambda: MixupCutMix(switch_prob=-0.1), "switch_prob is -0.1; a probability"),
-        (lambda: MixupCutMix(cutmix_alpha=0), "CutMix's alpha is 0; it must be above 0"),
-        (lambda: TransMix(switch_prob=2), "TransMix's switch_prob is 2"),
-        (lambda: MixPro(alpha=-1), "MixPro's alpha is -1"),
-        (lambda: MixPro(cell_side=0), "cell_side is 0"),
-        (lambda: TokenMix(source_share=1.0), "source_share is 1.0"),
-        (lambda: AttentiveCutMix(cells=49), "49 of a 7 x 7 grid"),
-        (lambda: SaliencyMix(alpha=0.0), "SaliencyMix's alpha is 0.0"),
-        (lambda: ResizeMix(min_scale=0.9), "min_scale 0.9 and max_scale 0.8"),
-        (lambda: FMix(decay=0.0), "FMix's decay is 0.0"),
-        (lambda: GridMix(grid=1), "grid is 1"),
+        (MixupCutMix, "switch_prob", -0.1),
+        (MixupCutMix, "cutmix_alpha", 0),
+        (TransMix, "switch_prob", 2),
+        (MixPro, "alpha", -1),
+        (MixPro, "cell_side", 0),
+        (TokenMix, "source_fraction", 1.0),
+        (AttentiveCutMix, "cells", 49),
+        (SaliencyMix, "alpha", 0.0),
+        (ResizeMix, "min_scale", 0.9),
+        (FMix, "decay", 0.0),
+        (GridMix, "grid", 1),
     ],
 )
-def test_bad_settings_are_told(make, told):
-    with pytest.raises(InputError, match=told):
-        make()
+def test_invalid_settings_name_the_option(mixer, option, value):
+    with pytest.raises(InputError, match=f"model.mixer.{option}={value}"):
+        mixer(**{option: value})
 
 
 @pytest.mark.parametrize(

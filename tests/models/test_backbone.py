@@ -1,4 +1,4 @@
-"""The backbone: tap, tokens, token head, motivating pass; timm's plain ViT family."""
+"""Backbone: tap, tokens, token head and guide pass of timm's plain ViT family."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_class_attention_is_the_class_tokens_row():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_guide_leaves_everything_as_it_was(tiny_backbone, training):
+def test_guide_changes_no_state(tiny_backbone, training):
     tiny_backbone.train(training)
     tiny_backbone.model.norm.eval()  # a module whose mode differs from the rest keeps it
     before = state(tiny_backbone)
@@ -63,7 +63,7 @@ def test_guide_leaves_everything_as_it_was(tiny_backbone, training):
     same(before, state(tiny_backbone))
 
 
-def test_guide_that_raises_leaves_everything_as_it_was(tiny_backbone):
+def test_guide_that_raises_changes_no_state(tiny_backbone):
     tiny_backbone.train()
     before = state(tiny_backbone)
     with pytest.raises(AssertionError):
@@ -71,7 +71,7 @@ def test_guide_that_raises_leaves_everything_as_it_was(tiny_backbone):
     same(before, state(tiny_backbone))
 
 
-def test_only_a_tapped_block_leaves_the_fused_kernel(tiny_backbone):
+def test_only_a_tapped_block_runs_unfused(tiny_backbone):
     """timm's attention calls attn_drop only unfused, so a hook there counts the unfused passes."""
     calls = []
     for block in tiny_backbone.model.blocks:
@@ -84,7 +84,7 @@ def test_only_a_tapped_block_leaves_the_fused_kernel(tiny_backbone):
 
 
 @pytest.mark.parametrize("with_attention", [False, True])
-def test_bf16_on_a_cpu_is_unfused_and_says_the_same(tiny_backbone, with_attention):
+def test_bf16_on_a_cpu_runs_unfused_with_equal_results(tiny_backbone, with_attention):
     calls = []
     for block in tiny_backbone.model.blocks:
         block.attn.attn_drop.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -146,7 +146,7 @@ def test_tokens_are_final_normed_image_tokens(tiny_backbone):
     assert attention is None
 
 
-def test_training_pass_can_give_its_attention(tiny_backbone):
+def test_training_pass_can_return_its_attention(tiny_backbone):
     tiny_backbone.eval()
     attention = tiny_backbone.features(IMAGES, with_attention=True).attention
     torch.testing.assert_close(attention, tiny_backbone.guide(IMAGES).attention)
@@ -165,15 +165,15 @@ def test_no_weight_decay_names_parameters(tiny_backbone):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "args", "told"),
+    ("name", "size", "args", "message"),
     [
-        ("deit_tini_patch16_224", 224, {}, "timm knows no model named 'deit_tini_patch16_224'"),
+        ("deit_tini_patch16_224", 224, {}, "model.backbone=deit_tini_patch16_224"),
         ("deit_tini_patch16_224", 224, {}, "deit_tiny_patch16_224"),
-        ("resnet18", 64, {}, "ResNet has no attention map"),
-        ("deit_tiny_patch16_224", 230, {}, "230 x 230 is not a whole number .* 224 x 224"),
-        ("deit_tiny_patch16_224", 224, {"depht": 2}, "refuses .*depht"),
+        ("resnet18", 64, {}, "model.backbone.*ResNet"),
+        ("deit_tiny_patch16_224", 230, {}, "data.image_size=230 x 230.*224 x 224"),
+        ("deit_tiny_patch16_224", 224, {"depht": 2}, "depht.*model.backbone_args"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_reason(name, size, args, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_models_are_rejected(name, size, args, message):
+    with pytest.raises(InputError, match=message):
         Backbone(name, 10, (size, size), model_args=args)

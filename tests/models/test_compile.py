@@ -1,4 +1,4 @@
-"""`compile`: the same numbers, nothing left on the model, one graph a pass for all regions."""
+"""`compile`: equal results, no trace on the model, one graph per pass for all region sides."""
 
 from copy import deepcopy
 from functools import partial
@@ -90,13 +90,13 @@ def test_step_compiled_by_inductor_is_the_same_step(name, backend):
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "pvt_tiny"])
-def test_one_whole_graph_for_each_pass_and_none_anew_for_another_region(name, backend):
+def test_one_graph_per_pass_and_no_recompilation_for_another_region(name, backend):
     backend("aot_eager")
     module = make(name, compile=True)
     rows = module.backbone.grid[0]
     for side in range(1, rows):
         losses_and_gradients(module, side)
-        assert counters["stats"]["unique_graphs"] == 2  # motivating, training
+        assert counters["stats"]["unique_graphs"] == 2  # guide pass, training pass
     images, labels = batch(module)
     module.criterion.terms(Mixup()(images, labels, module.backbone, np.random.default_rng(0)))
     assert counters["stats"]["unique_graphs"] == 2
@@ -113,5 +113,5 @@ def test_compiled_module_keeps_its_weights_names_and_can_be_copied(backend):
         for parameter in copy.parameters():
             parameter.zero_()
     images, _ = batch(module)
-    assert not copy.backbone.guide(images).logits.any()  # its own weights, not the first one's
+    assert not copy.backbone.guide(images).logits.any()  # the copy uses its own weights
     assert module.backbone.guide(images).logits.any()
