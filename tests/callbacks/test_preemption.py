@@ -89,6 +89,8 @@ HOOKS = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_signal_in_any_phase_exits_with_status_75(tmp_path):
     (tmp_path / "signaling.py").write_text(SIGNALING)
     outcomes = script(

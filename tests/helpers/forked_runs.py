@@ -27,7 +27,6 @@ def script(body: str, folder: Path) -> list:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Reads a .wandb file: records of W&B's own protocol in a log of LevelDB's format."""
+"""Reader of .wandb files: protocol buffers of W&B in LevelDB's log format."""
 
 import struct
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def read_records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
-    """Every record in order; a record may span blocks in several chunks."""
+    """Yield every record in order. A record may span several chunks and blocks."""
     data = path.read_bytes()
     position, parts = FILE_HEADER, b""
     while position + 7 <= len(data):

@@ -1,4 +1,4 @@
-"""Weights out, end to end: a run through the command line, the export, timm without smmix_pl."""
+"""Export end to end: a run on the command line, its export, and timm without smmix_pl."""
 
 import json
 import subprocess
@@ -13,10 +13,9 @@ from helpers.image_folders import write_image_folder
 from helpers.programs import TINY_FLAGS
 from safetensors import safe_open
 
-from smmix_pl import SMMixModule
+from smmix_pl import InputError, SMMixModule
 from smmix_pl.cli.main import main
 from smmix_pl.runs.export_weights import export
-from smmix_pl.runs.export_weights import main as export_main
 
 PLAIN = "{patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}"
 STAGES = "{embed_dims: [8, 16, 20, 32], num_heads: [1, 2, 2, 4], depths: [1, 1, 1, 2]}"
@@ -32,7 +31,7 @@ IMAGES = {side: torch.randn(3, 3, side, side) for side in (32, 64)}
 
 
 def trained(name, folder, imagenet_folder, *flags):
-    """A checkpoint of a short run through the command line."""
+    """Return the checkpoint of a short run on the command line."""
     args, side = MODELS[name]
     config = ["--config", "deit_t.yaml", "--config", str(folder / "own.yaml")]
     (folder / "own.yaml").write_text(
@@ -60,7 +59,7 @@ def checkpoints(tmp_path_factory):
 
 
 def logits_of(checkpoint, name):
-    """What the run's own module says."""
+    """Return the logits of the run's own module."""
     module = SMMixModule.load_from_checkpoint(checkpoint).eval()
     with torch.no_grad():
         return module(IMAGES[MODELS[name][1]])
@@ -79,10 +78,10 @@ for load, images, logits in todo:
 """
 
 
-def test_timm_gives_identical_logits_without_us(checkpoints, tmp_path):
+def test_timm_alone_gives_identical_logits(checkpoints, tmp_path):
     todo = []
     for name, checkpoint in checkpoints.items():
-        if name == "pvt_tiny":  # alone needs our registration
+        if name == "pvt_tiny":  # the only model that needs this package
             continue
         images, logits = IMAGES[MODELS[name][1]], logits_of(checkpoint, name)
         for out in (tmp_path / f"{name}.safetensors", tmp_path / name):
@@ -97,24 +96,24 @@ def test_timm_gives_identical_logits_without_us(checkpoints, tmp_path):
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(told) == 8
-    assert all(cfg == [[0.485, 0.456, 0.406], 0.9, 3] for cfg in told)
+    configs = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(configs) == 8
+    assert all(cfg == [[0.485, 0.456, 0.406], 0.9, 3] for cfg in configs)
 
 
-def test_pvt_needs_our_registration(checkpoints, tmp_path):
-    told = export(checkpoints["pvt_tiny"], tmp_path / "pvt.safetensors")
-    registers, load = told.splitlines()
-    assert registers.startswith("import smmix_pl")
+def test_pvt_is_registered_by_this_package(checkpoints, tmp_path):
+    code = export(checkpoints["pvt_tiny"], tmp_path / "pvt.safetensors")
+    register, load = code.splitlines()
+    assert register.startswith("import smmix_pl")
     model = eval(load, {"timm": timm}).eval()
     with torch.no_grad():
         assert torch.equal(model(IMAGES[64]), logits_of(checkpoints["pvt_tiny"], "pvt_tiny"))
 
 
-def test_file_says_what_it_holds(checkpoints, tmp_path, capsys):
+def test_the_file_contains_the_model_settings(checkpoints, tmp_path):
     out = tmp_path / "new" / "deit.safetensors"
-    export_main([str(checkpoints["deit_tiny_patch16_224"]), str(out)])
-    assert "timm.create_model('deit_tiny_patch16_224', checkpoint_path=" in capsys.readouterr().out
+    code = export(checkpoints["deit_tiny_patch16_224"], out)
+    assert code.startswith("timm.create_model('deit_tiny_patch16_224', checkpoint_path=")
     with safe_open(out, framework="pt") as file:
         settings = file.metadata()
         assert not [name for name in file.keys() if "token_head" in name]  # noqa: SIM118
@@ -125,7 +124,7 @@ def test_file_says_what_it_holds(checkpoints, tmp_path, capsys):
     assert not {"url", "hf_hub_id", "file"} & cfg.keys()
 
 
-def test_images_are_prepared_elsewhere_as_in_the_run(tmp_path, imagenet_folder):
+def test_the_preprocessing_of_the_run_is_exported(tmp_path, imagenet_folder):
     flags = ["--data.eval_transform.crop_ratio=1", "--data.eval_transform.interpolation=bilinear"]
     checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
     with safe_open(_exported(checkpoint, tmp_path), framework="pt") as file:
@@ -138,7 +137,7 @@ def _exported(checkpoint, folder):
     return folder / "model.safetensors"
 
 
-def test_weight_average_is_what_is_exported(tmp_path, imagenet_folder):
+def test_ema_weights_are_exported(tmp_path, imagenet_folder):
     flags = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.5"]
     checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
     content = torch.load(checkpoint, weights_only=True)
@@ -156,10 +155,9 @@ SLOW_TO_EXPORT = {"cait_xxs24_224", "pvt_v2_b0", "swin_tiny_patch4_window7_224"}
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in SLOW_TO_EXPORT else ()) for n in MODELS],
 )
-def test_onnx(name, checkpoints, tmp_path, capsys):
+def test_onnx(name, checkpoints, tmp_path):
     out = tmp_path / "model.onnx"
-    export_main([str(checkpoints[name]), str(out)])
-    assert "of torch's logits" in capsys.readouterr().out
+    export(checkpoints[name], out)
     session = onnxruntime.InferenceSession(out)
     expected = logits_of(checkpoints[name], name).numpy()
     for count in (1, 3):
@@ -169,17 +167,25 @@ def test_onnx(name, checkpoints, tmp_path, capsys):
     assert "crop_pct" in session.get_modelmeta().custom_metadata_map["pretrained_cfg"]
 
 
-def test_bad_input_is_one_sentence(checkpoints, tmp_path, capsys):
+def test_invalid_input_is_named(checkpoints, tmp_path):
     checkpoint = checkpoints["deit_tiny_patch16_224"]
     torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "theirs.pth")
-    for source, out, told in [
-        (tmp_path / "gone.ckpt", "x.onnx", "there is no file"),
-        (tmp_path / "theirs.pth", "x.onnx", "no checkpoint of an SMMixModule"),
-        (checkpoint, "x.tflite", "ends in .tflite"),
+    for source, out, crop_pct, named in [
+        (tmp_path / "gone.ckpt", "x.onnx", None, "gone.ckpt"),
+        (tmp_path / "theirs.pth", "x.onnx", None, "theirs.pth"),
+        (checkpoint, "x.tflite", None, ".tflite"),
+        (checkpoint, "x.onnx", 1.5, "--crop_pct=1.5"),
     ]:
-        with pytest.raises(SystemExit) as stop:
-            export_main([str(source), str(tmp_path / out)])
-        assert stop.value.code == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+        with pytest.raises(InputError, match=named):
+            export(source, tmp_path / out, crop_pct)
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize("prepared", [[1], {"crop_pct": "x", "input_size": [3, 9**9, 9**9]}])
+def test_forged_preprocessing_is_ignored(checkpoints, tmp_path, prepared):
+    content = torch.load(checkpoints["deit_tiny_patch16_224"], weights_only=True)
+    torch.save(content | {"prepared": prepared}, tmp_path / "forged.ckpt")
+    export(tmp_path / "forged.ckpt", tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        cfg = json.loads(file.metadata()["pretrained_cfg"])
+    assert (cfg["crop_pct"], cfg["input_size"]) == (0.875, [3, 32, 32])

@@ -1,4 +1,4 @@
-"""Long runs and many runs: memory stays flat, worker processes and open files do not pile up."""
+"""Long and many runs: memory, worker processes, and open files do not accumulate."""
 
 import gc
 import os
@@ -18,7 +18,7 @@ from smmix_pl.callbacks import EMA, Calibration, NonFiniteGuard, Preemption, Thr
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counted in Linux's /proc"),
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc"),
 ]
 
 STEPS, BATCHES, CYCLES = 2_000, 10_000, 20
@@ -27,7 +27,7 @@ SMALL = {"image_size": 16, "num_workers": 0}
 
 
 class Repeated(Dataset):
-    """A data set over and over, up to a length."""
+    """A dataset repeated up to a length."""
 
     def __init__(self, images, length):
         self.images, self.length = images, length
@@ -41,25 +41,25 @@ class Repeated(Dataset):
 
 
 class ManyDigits(Digits):
-    """As many images in each part as the longest test needs."""
+    """Digits with as many images per split as the longest test needs."""
 
     def images(self, split, transform):
         return Repeated(super().images(split, transform), BATCHES)
 
 
 class Memory(Callback):
-    """Resident memory in bytes, at each hundredth of a run after its first quarter."""
+    """Records resident memory in bytes at each hundredth of a run, after its first quarter."""
 
     def __init__(self, total):
         self.total, self.found = total, []
 
     def on_train_batch_end(self, trainer, *_):
-        self.look(trainer.global_step)
+        self.record(trainer.global_step)
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.look(batch_idx + 1)
+        self.record(batch_idx + 1)
 
-    def look(self, done):
+    def record(self, done):
         if done % (self.total // 100) == 0 and done >= self.total // 4:
             gc.collect()
             self.found.append(resident())
@@ -89,7 +89,7 @@ def model(batch_size):
 
 
 def trainer(folder, *callbacks, **options):
-    """With what a recipe has: a log, checkpoints, an average, guards."""
+    """Return a trainer with a recipe's logger and callbacks."""
     return Trainer(
         accelerator="cpu",
         logger=CSVLogger(folder, "log"),
@@ -110,7 +110,7 @@ def trainer(folder, *callbacks, **options):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_memory_of_a_training_is_flat(tmp_path):
+def test_memory_is_constant_during_training(tmp_path):
     memory = Memory(STEPS)
     run = trainer(tmp_path, memory, max_epochs=-1, max_steps=STEPS, limit_val_batches=2)
     run.fit(model(4), digits(**SMALL, batch_size=4))
@@ -119,25 +119,25 @@ def test_the_memory_of_a_training_is_flat(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_memory_of_an_evaluation_is_flat(tmp_path):
+def test_memory_is_constant_during_evaluation(tmp_path):
     memory = Memory(BATCHES)
     run = trainer(tmp_path, memory)
     run.test(model(1), ManyDigits(**SMALL, batch_size=1), verbose=False)
     memory.assert_flat()
 
 
-def left():
-    """How many files this process has open, and its children."""
+def open_files_and_children():
+    """Return the numbers of open files and of child processes."""
     gc.collect()
     children: list[str] = []
     for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
             children += (task / "children").read_text().split()
     return len(os.listdir("/proc/self/fd")), len(children)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_many_runs_leave_no_processes_and_no_files_open(tmp_path):
+def test_many_runs_leave_no_processes_and_open_files(tmp_path):
     counts = []
     for _ in range(CYCLES):
         data = digits(image_size=16, batch_size=8, num_workers=2)
@@ -151,5 +151,5 @@ def test_many_runs_leave_no_processes_and_no_files_open(tmp_path):
         run.fit(model(8), data)
         run.test(ckpt_path="best", datamodule=data, verbose=False)
         del run, data
-        counts.append(left())
+        counts.append(open_files_and_children())
     assert counts[-1] == counts[1], counts

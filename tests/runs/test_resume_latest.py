@@ -1,4 +1,4 @@
-"""`--ckpt_path last` by the command line: which run it goes on with, and what that run keeps."""
+"""`--ckpt_path last` on the command line: which run it resumes, and what that run keeps."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ from smmix_pl.cli.main import main
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """Writes the digits recipe with another place for its runs, cut to a few steps."""
+    """Write the digits recipe with another folder for its runs and few steps."""
     monkeypatch.chdir(tmp_path)
 
     def written(save_dir):
@@ -41,7 +41,7 @@ def steps(run):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_evaluation_between_is_passed_over(recipe, capsys, caplog):
+def test_evaluations_after_the_run_are_ignored(recipe, capsys, caplog):
     words = recipe("runs")
     fit(words, 1)
     runs = Path("runs/digits")
@@ -49,19 +49,19 @@ def test_an_evaluation_between_is_passed_over(recipe, capsys, caplog):
         main([command, *words, "--ckpt_path", str(runs / "version_0/checkpoints/best.ckpt")])
     assert {run.name for run in runs.iterdir()} == {f"version_{n}" for n in range(4)}
     with (runs / "version_0/metrics.csv").open("a") as file:
-        file.write("1,")  # torn by a kill
+        file.write("1,")  # truncated by a kill
     fit(words, 2, "--ckpt_path", "last")
-    assert "the run goes on from runs/digits/version_0/checkpoints/last.ckpt" in caplog.text
+    assert "runs/digits/version_0/checkpoints/last.ckpt" in caplog.text
     assert len(list(runs.iterdir())) == 4
     assert steps(runs / "version_0") == list(range(8))
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("moved", ["spelled in full", "moved"])
-def test_the_best_checkpoint_is_known_in_a_folder_of_another_name(recipe, tmp_path, moved):
+@pytest.mark.parametrize("moved", ["absolute path", "moved"])
+def test_the_best_checkpoint_is_found_in_a_renamed_folder(recipe, tmp_path, moved):
     fit(recipe("runs"), 1)
     checkpoints = tmp_path / "runs/digits/version_0/checkpoints"
-    for file in checkpoints.iterdir():  # the best that can be
+    for file in checkpoints.iterdir():  # the best possible score
         content = torch.load(file, weights_only=True)
         for state in content["callbacks"].values():
             if state.get("monitor") == "val/loss":
@@ -85,7 +85,7 @@ def test_the_best_checkpoint_is_known_in_a_folder_of_another_name(recipe, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_test_says_how_its_weights_came_about(recipe):
+def test_the_results_name_mixer_and_seed_of_the_training(recipe):
     words = recipe("runs")
     fit(words, 1, "--model.mixer=CutMix", "--seed_everything=3")
     found = Path("runs/digits/version_0/checkpoints/last.ckpt")
@@ -106,7 +106,7 @@ def test_a_test_says_how_its_weights_came_about(recipe):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_rest_of_an_epoch_that_was_cut_off_is_trained(recipe):
+def test_the_rest_of_an_interrupted_epoch_is_trained(recipe):
     words = recipe("runs")
     fit(words, 2, "--trainer.max_steps=3")
     fit(words, 2, "--ckpt_path", "last")
@@ -114,7 +114,7 @@ def test_the_rest_of_an_epoch_that_was_cut_off_is_trained(recipe):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_settings_of_the_optimiser_are_those_of_the_config(recipe):
+def test_optimizer_settings_come_from_the_config(recipe):
     words = recipe("runs")
     fit(words, 1)
     fit(words, 2, "--ckpt_path", "last", "--model.optim.lr=0.5", "--model.optim.warmup_epochs=0")

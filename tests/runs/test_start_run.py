@@ -14,7 +14,7 @@ from smmix_pl.cli.main import main
 def test_simultaneous_runs_get_different_folders(tmp_path):
     statuses = script(
         """
-words = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+words = [f"--trainer.{name}" for name in ("max_epochs=1", "limit_train_batches=2")]
 runs = [start(Path("."), [*words, f"--seed_everything={seed}"]) for seed in range(4)]
 print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]))
 """,

@@ -102,8 +102,8 @@ def test_a_run_folder_with_a_link_out_of_it_is_not_resumed(run, name, capsys):
 def test_no_command_writes_into_a_run_folder_with_a_link_out_of_it(run, capsys):
     Path("secret").write_text("secret")
     os.symlink(Path("secret").absolute(), RUN / "predictions.csv")
-    words = ["--ckpt_path", str(run), "--trainer.logger.init_args.version=0", "--config"]
-    error = rejection(capsys, ["test", *words, "recipe.yaml"])
+    words = ["--config", "recipe.yaml", "--ckpt_path", str(run)]
+    error = rejection(capsys, ["test", *words, "--trainer.logger.init_args.version=0"])
     assert "predictions.csv" in error
     assert Path("secret").read_text() == "secret"
 

@@ -33,7 +33,7 @@ class AttentionQuality(Callback):
 
     Args:
         every_n_steps: Optimizer steps between two measurements, rounded up to a multiple of
-            `trainer.log_every_n_steps`.
+            `trainer.log_every_n_steps`. The first one is at the first logged step.
         images: Number of images, at least 2. At most one batch is used.
     """
 
@@ -60,7 +60,7 @@ class AttentionQuality(Callback):
             return
         logged = trainer.log_every_n_steps  # type: ignore[attr-defined]
         interval = -(-self.every_n_steps // logged) * logged
-        if trainer.global_step % interval:
+        if (trainer.global_step - logged) % interval:
             return
         backbone = cast(SMMixModule, pl_module).backbone
         # not compiled, because a few images would be one more shape
