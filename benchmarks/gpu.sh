@@ -21,12 +21,11 @@
 # The machine needs no network. Everything it lacks is in CARRY; every item is optional, and a part
 # whose data is missing says so and is skipped:
 #   wheels/      packages that the machine does not have; installed only if importing smmix_pl fails:
-#                  pip download --no-deps --only-binary=:all: --python-version 3.12 \
-#                    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-#                    -d carry/wheels jsonargparse typeshed-client docstring-parser wandb \
-#                    pydantic pydantic-core annotated-types typing-inspection platformdirs \
-#                    hypothesis sortedcontainers pytest-timeout
-#                `benchmarks/gpu.sh --smoke` names what else is missing
+#                  pip download --only-binary=:all: --python-version 3.12 \
+#                    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+#                    --platform manylinux2014_x86_64 -d carry/wheels \
+#                    'jsonargparse[signatures]' wandb pydantic hypothesis pytest-timeout
+#                A first run with --smoke on the machine names what else is missing.
 #   reference/   clone of github.com/ChenMnZ/SMMix, whose training step is timed beside ours
 #   photos/      JPEG photographs of ImageNet size, in any folders; 50 to a few hundred
 #   cifar10/     train/CLASS/*.jpg and test/CLASS/*.jpg, or one tar archive of both
