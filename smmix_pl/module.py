@@ -107,6 +107,7 @@ class SMMixModule(LightningModule):
             model_args=backbone_args,
             compile=compile,
         )
+        mixer.check_grid(self.backbone.grid)
         if init_from is not None:
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
         self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)

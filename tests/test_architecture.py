@@ -145,7 +145,9 @@ def test_every_metric_key_in_the_code_is_in_the_table():
     stages = "train|val|val_weights|test|time|memory|attention"
     known = {picture.key for picture in PICTURES} | set(TABLES)
     for path in MODULES:
-        for key in re.findall(rf"[`\"]((?:{stages})/[a-z0-9_]+(?:\.[0-9]+)?)[`\"]", path.read_text()):
+        for key in re.findall(
+            rf"[`\"]((?:{stages})/[a-z0-9_]+(?:\.[0-9]+)?)[`\"]", path.read_text()
+        ):
             assert key in known or metric_spec(key) is not None, f"{path.name}: {key}"
 
 

@@ -18,7 +18,7 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
         write_image_folder(tmp_path / "images" / part)
     corrupt_every_second_image(tmp_path / "images" / "val")
     result = run_cli(
-        *("fit", "--config", "digits.yaml", *TINY_FLAGS),
+        *("fit", "--config", "digits.yaml", "--name", "digits", *TINY_FLAGS),
         *("--data=smmix_pl.data.Folder", "--data.root=images", "--data.batch_size=2"),
         *("--data.bad_images=skip", "--trainer.devices=2", "--trainer.strategy=ddp"),
         *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),

@@ -30,11 +30,13 @@ from smmix_pl import (
     TransMix,
 )
 from smmix_pl.cli.main import main
+from smmix_pl.losses import SMMixLoss
 from smmix_pl.mixing import Guide, soft_labels
 from smmix_pl.mixing.fmix import low_frequency_image, lowest_pixels
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask, resample
 from smmix_pl.mixing.saliencymix import NEIGHBORHOODS, fine_grained_saliency, gray_levels
 from smmix_pl.mixing.tokenmix import block_mask
+from smmix_pl.models.backbone import GuideConfig
 
 PASTE_IN_PLACE = [
     TransMix(switch_prob=1),
@@ -224,9 +226,10 @@ def test_the_other_branch_has_fixed_labels(mixer):
 
 def test_attentive_labels_reach_the_loss(tiny_module):
     """Labels follow the class token's attention in the training pass."""
-    backbone = Backbone("vit_tiny_patch16_224", 10, (32, 32), attention="class", model_args=TINY)
+    guide = GuideConfig(readout="class")
+    backbone = Backbone("vit_tiny_patch16_224", 10, 32, guide=guide, model_args=TINY)
     backbone.load_state_dict(tiny_module.backbone.state_dict())
-    tiny_module.backbone = backbone.eval()
+    criterion = SMMixLoss(backbone.eval())
     images = torch.randn(4, 3, 32, 32)
     labels = soft_labels(torch.arange(4), 10)
     mixed = TransMix()(images, labels, backbone, Scripted(0.0, 0.5, 16, 16))
@@ -234,7 +237,7 @@ def test_attentive_labels_reach_the_loss(tiny_module):
     targets = mixed.attentive_labels(attention, logits)
     assert not torch.allclose(targets, mixed.labels, atol=1e-3)
     loss = -(targets * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(tiny_module.criterion.terms(mixed)["classification"], loss)
+    torch.testing.assert_close(criterion.terms(mixed)["classification"], loss)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_attentive_labels_reach_the_loss(tiny_module):
 def test_the_mixer_selects_the_readout(mixer, attention, expected):
     module = SMMixModule(
         10, (32, 32), 4, mixer, backbone="vit_tiny_patch16_224", backbone_args=TINY,
-        attention=attention,
+        guide=GuideConfig(readout=attention),
     )  # fmt: skip
     assert module.backbone.readout == expected
 

@@ -6,6 +6,7 @@ from helpers.backbone_state import IMAGES, same, state
 from helpers.small_runs import TINY
 
 from smmix_pl import Backbone, InputError
+from smmix_pl.models.backbone import GuideConfig
 
 VITS = [
     "deit_tiny_patch16_224",
@@ -49,7 +50,8 @@ def test_guide_of_the_vit_family(name):
 
 
 def test_class_attention_is_the_class_tokens_row():
-    backbone = Backbone("vit_tiny_patch16_224", 10, (32, 32), attention="class", model_args=TINY)
+    guide = GuideConfig(readout="class")
+    backbone = Backbone("vit_tiny_patch16_224", 10, 32, guide=guide, model_args=TINY)
     _, of_class = slow_attention(backbone.model, IMAGES)
     torch.testing.assert_close(backbone.guide(IMAGES).attention.flatten(1), of_class.detach())
 
@@ -113,7 +115,11 @@ def test_gradients_reach_the_weights_under_autocast_after_a_guide(tiny_backbone)
 def test_float32_guide_ignores_the_training_autocast():
     torch.manual_seed(0)
     precise = Backbone(
-        "vit_tiny_patch16_224", 10, (32, 32), guide_precision="float32", model_args=TINY
+        "vit_tiny_patch16_224",
+        10,
+        32,
+        guide=GuideConfig(precision="float32"),
+        model_args=TINY,
     )
     expected = precise.guide(IMAGES)
     with torch.autocast("cpu", torch.bfloat16):

@@ -9,6 +9,7 @@ import torch
 
 from smmix_pl import Backbone, InputError, SMMix, SMMixModule
 from smmix_pl.mixing import soft_labels
+from smmix_pl.models.backbone import GuideConfig
 
 PLAIN = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 STAGES = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}
@@ -114,7 +115,7 @@ def swin_rows(attention, x):
     ],
 )
 def test_attention_equals_an_independent_computation(name, queries, module, rows, prefix):
-    model = backbone(name, attention=queries)
+    model = backbone(name, guide=GuideConfig(readout=queries))
     attention = model.model.get_submodule(module)
     inputs = []
     handle = attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
@@ -191,8 +192,8 @@ def test_volo_has_a_class_token_without_num_prefix_tokens():
 
 
 def test_a_register_is_no_class_token():
-    with pytest.raises(InputError, match="has no class token whose attention could be read"):
-        Backbone("vit_base_patch16_reg4_gap_256", 5, (64, 64), attention="class")
+    with pytest.raises(InputError, match="readout=class"):
+        Backbone("vit_base_patch16_reg4_gap_256", 5, (64, 64), guide=GuideConfig(readout="class"))
 
 
 def compiled_gives_the_same_numbers(name, backend):

@@ -8,6 +8,7 @@ from helpers.small_runs import TINY
 
 from smmix_pl import AttentiveCutMix, Backbone, InputError, SMMix, SMMixModule
 from smmix_pl.mixing import soft_labels
+from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.models.guide import find_short_pass
 
 DEPTH_2 = TINY | {"depth": 2}
@@ -75,7 +76,7 @@ def full_pass(backbone, images):
 @pytest.mark.parametrize("case", SHORT)
 def test_short_pass_equals_the_full_pass(case, attention):
     name, args, side = SHORT[case]
-    backbone = make(name, args, side, attention=attention)
+    backbone = make(name, args, side, guide=GuideConfig(readout=attention))
     assert find_short_pass(backbone.model) is not None
     guide = backbone.guide(pixels(side))
     logits, expected = full_pass(backbone, pixels(side))
@@ -158,7 +159,9 @@ def test_a_guide_can_be_part_of_a_loss():
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
 def test_guide_size_resizes_images_there_and_attention_back(name):
     exact = make(name, DEPTH_2, 32)
-    same_size, smaller = (make(name, DEPTH_2, 32, guide_size=size) for size in (32, 16))
+    same_size, smaller = (
+        make(name, DEPTH_2, 32, guide=GuideConfig(size=size)) for size in (32, 16)
+    )
     torch.testing.assert_close(same_size.guide(IMAGES).logits, exact.guide(IMAGES).logits)
     guide = smaller.guide(IMAGES)
     assert guide.attention.shape == (2, 8, 8)
@@ -174,13 +177,13 @@ def test_guide_size_resizes_images_there_and_attention_back(name):
 )
 def test_guide_size_of_families_that_accept_any_size(name, args, sizes):
     side, guide_size = sizes
-    backbone = make(name, args, side, guide_size=guide_size)
+    backbone = make(name, args, side, guide=GuideConfig(size=guide_size))
     assert backbone.guide(pixels(side)).attention.shape == (2, 4, 4)
 
 
 def test_guide_block_reads_an_earlier_block_and_runs_no_later_one():
     args = TINY | {"depth": 3}
-    backbone, shallow = make("deit_tiny_patch16_224", args, 32, guide_block=1), None
+    backbone, shallow = make("deit_tiny_patch16_224", args, 32, guide=GuideConfig(block=1)), None
     shallow = make("deit_tiny_patch16_224", TINY | {"depth": 2}, 32)
     weights = backbone.state_dict()
     shallow.load_state_dict({name: weights[name] for name in shallow.state_dict()})
@@ -196,15 +199,15 @@ def test_guide_block_reads_an_earlier_block_and_runs_no_later_one():
 @pytest.mark.parametrize(
     ("name", "args", "told"),
     [
-        ("deit_tiny_patch16_224", {"guide_size": 30}, "30 x 30"),
-        ("cait_xxs24_224", {"guide_size": 16}, "cannot read images of 16 x 16"),
-        ("cait_xxs24_224", {"guide_block": 1}, "needs a plain ViT .* leave it out for Cait"),
-        ("deit_tiny_patch16_224", {"guide_block": 2}, "choose one of the blocks 1 to 1"),
+        ("deit_tiny_patch16_224", {"size": 30}, "30 x 30"),
+        ("cait_xxs24_224", {"size": 16}, "16 x 16"),
+        ("cait_xxs24_224", {"block": 1}, "guide.block=1"),
+        ("deit_tiny_patch16_224", {"block": 2}, "guide.block=2"),
     ],
 )
 def test_a_cheaper_guide_that_cannot_work_is_refused_with_the_reason(name, args, told):
     with pytest.raises(InputError, match=told):
-        make(name, DEPTH_2, 32, **args)
+        make(name, DEPTH_2, 32, guide=GuideConfig(**args))
 
 
 def test_guide_block_is_refused_to_a_mixer_that_reads_logits():
@@ -213,10 +216,10 @@ def test_guide_block_is_refused_to_a_mixer_that_reads_logits():
             *(10, (32, 32), 2, mixer),
             backbone="deit_tiny_patch16_224",
             backbone_args=DEPTH_2,
-            guide_block=1,
+            guide=GuideConfig(block=1),
         )
 
-    with pytest.raises(InputError, match="stops before the logits that SMMix reads"):
+    with pytest.raises(InputError, match=r"guide\.block=1"):
         module(SMMix())
     module(SMMix(consistency=False))
     module(AttentiveCutMix())
@@ -243,7 +246,7 @@ def test_fraction_of_batches_with_a_guide_pass():
 def test_guide_in_train_mode_drops_what_training_drops():
     """Each pass is another one, and equals the training pass that draws the same."""
     args = DEPTH_2 | {"drop_path_rate": 0.5, "proj_drop_rate": 0.3}
-    backbone = make("deit_tiny_patch16_224", args, 32, guide_mode="train").train()
+    backbone = make("deit_tiny_patch16_224", args, 32, guide=GuideConfig(mode="train")).train()
 
     def seeded(seed, run):
         torch.manual_seed(seed)
