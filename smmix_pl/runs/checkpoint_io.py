@@ -23,6 +23,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     only checkpoint files are removed.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._folders: set[Path] = set()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
@@ -34,6 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not is_local(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        self._folders.add(Path(path).resolve().parent)
         content = BytesIO()
         torch.save(checkpoint, content)
         try:
@@ -67,19 +72,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint file. Anything else is kept, with a warning.
+        """Remove a checkpoint file from a folder that this object has saved to.
 
-        The names of old checkpoints come from a file, and Lightning removes folders recursively.
+        Anything else is kept, with a warning: the names of old checkpoints come from a file, and
+        Lightning removes folders recursively.
         """
         if not is_local(path):
             super().remove_checkpoint(path)
             return
         path = Path(path)
-        removable = path.suffix == ".ckpt" and ".." not in path.parts
-        if removable and (path.is_symlink() or path.is_file()):
+        own = path.suffix == ".ckpt" and path.parent.resolve() in self._folders
+        if own and (path.is_symlink() or path.is_file()):
             path.unlink()
         elif path.exists():
-            rank_zero_warn(f"{path}: not removed, because it is not a checkpoint file.")
+            rank_zero_warn(f"{path}: not removed, because it is not a checkpoint of this run.")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -63,16 +63,19 @@ def test_a_checkpoint_cannot_name_what_is_removed(run, name, command):
     assert (RUN / "metrics.csv").is_file()
 
 
-def test_only_checkpoint_files_are_removed(tmp_path, recwarn):
-    folder, file = tmp_path / "folder.ckpt", tmp_path / "notes.txt"
-    folder.mkdir()
-    file.write_text("")
-    (tmp_path / "a.ckpt").write_text("")
-    (tmp_path / "link.ckpt").symlink_to(file)
-    for path in (folder, file, tmp_path / "x/../notes.txt", tmp_path / "link.ckpt"):
-        AtomicCheckpointIO().remove_checkpoint(path)
-    AtomicCheckpointIO().remove_checkpoint(tmp_path / "a.ckpt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.ckpt", "notes.txt"]
+def test_only_checkpoint_files_of_the_run_are_removed(tmp_path, recwarn):
+    own, other = tmp_path / "own", tmp_path / "other"
+    (own / "folder.ckpt").mkdir(parents=True)
+    other.mkdir()
+    for file in (own / "notes.txt", own / "b.ckpt", other / "c.ckpt"):
+        file.write_text("")
+    (own / "link.ckpt").symlink_to(other / "c.ckpt")
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({}, own / "a.ckpt")
+    for name in ("folder.ckpt", "notes.txt", "../other/c.ckpt", "..", "link.ckpt", "b.ckpt"):
+        writer.remove_checkpoint(own / name)
+    assert sorted(path.name for path in own.iterdir()) == ["a.ckpt", "folder.ckpt", "notes.txt"]
+    assert [path.name for path in other.iterdir()] == ["c.ckpt"]
 
 
 LINKS = [
