@@ -197,7 +197,7 @@ def test_guide_block_reads_an_earlier_block_and_runs_no_later_one():
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "told"),
+    ("name", "args", "message"),
     [
         ("deit_tiny_patch16_224", {"size": 30}, "30 x 30"),
         ("cait_xxs24_224", {"size": 16}, "16 x 16"),
@@ -205,8 +205,8 @@ def test_guide_block_reads_an_earlier_block_and_runs_no_later_one():
         ("deit_tiny_patch16_224", {"block": 2}, "guide.block=2"),
     ],
 )
-def test_a_cheaper_guide_that_cannot_work_is_refused_with_the_reason(name, args, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_guide_settings_are_rejected(name, args, message):
+    with pytest.raises(InputError, match=message):
         make(name, DEPTH_2, 32, guide=GuideConfig(**args))
 
 

@@ -40,7 +40,7 @@ def module(backbone, args, side=32, num_classes=10, **arguments):
 
 def loaded_message(caplog):
     """Return the one message that loading logged."""
-    [message] = [record.message for record in caplog.records if "tensors of" in record.message]
+    [message] = [record.message for record in caplog.records if "tensors into" in record.message]
     return message
 
 
