@@ -47,7 +47,7 @@ class OptimConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = ADAM_DEFAULTS["betas"]
     eps: float = ADAM_DEFAULTS["eps"]
-    warmup_epochs: float = 5
+    warmup_epochs: float = 5.0
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     interval: Literal["step", "epoch"] = "step"

@@ -130,15 +130,12 @@ def plain(message: str) -> str:
         )
     # a class may also be given as a path in place of its name
     message = re.sub(r"- Expected a path but \S+ either not accessible or invalid - ", "", message)
-    message = re.sub(
-        r"Expected a dot import path string: (\S+?)\.?(?: or null)?(?=$|\. )",
-        r"no class \1",
-        message,
-    )
     # jsonargparse ends with all of what it was about to build
     message = re.sub(r"(?: or [\w ]+)*\. Got value: Namespace\(.*", "", message)
     message = re.sub(r"(?:a )?<class '(?:[\w.]+\.)?(\w+)'>", r"\1", message).replace("typing.", "")
-    return message.replace("NoneType", "null")
+    message = message.replace("NoneType", "null")
+    no_class = r"Expected a dot import path string: (\S+?)\.?(?: or null)?(?=$|\. )"
+    return re.sub(no_class, r"no class \1", message)
 
 
 def parser_error(message: str, hint: str) -> InputError:

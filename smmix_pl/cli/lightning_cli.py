@@ -337,9 +337,8 @@ def nearest_names(message: str) -> str:
     """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
     lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
     if lost is not None:
-        return did_you_mean(
-            lost[1], {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
-        )
+        classes = {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
+        return did_you_mean(lost[1], classes)
     found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
     if found is None or "before subcommand" in message:
         return ""
