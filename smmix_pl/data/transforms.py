@@ -7,6 +7,7 @@ Evaluation pixels equal timm's; training pixels follow the same distribution.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -179,7 +180,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
         std: Channel standard deviations of images in [0, 1].
     """
     # A tensor, because a GPU multiplies by the reciprocal of a Python number
-    white = torch.tensor(255.0, device=images.device)
+    white = torch.full((), 255.0, device=images.device)
     scaled = images.to(torch.float32, memory_format=torch.contiguous_format).div_(white)
     return scaled.sub_(_channels(mean, images)).div_(_channels(std, images))
 
@@ -201,7 +202,14 @@ def erasing(recipe: TrainTransform, device: torch.device) -> Callable[[Tensor], 
 
 
 def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
-    return torch.tensor(values, device=images.device).view(-1, 1, 1)
+    return _on_device(tuple(values), images.device)
+
+
+@cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return channel constants `(C, 1, 1)`, copied once: each copy makes the host wait."""
+    with torch.inference_mode(False):  # or autograd would reject them later
+        return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def _resize(recipe: TrainTransform, size: int | tuple[int, int]) -> T.Resize:

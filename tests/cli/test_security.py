@@ -235,7 +235,7 @@ CONFIGS = {
     "function": ("model: {mixer: {class_path: os.system}}", "os.system"),
     "class": (f"model: {{mixer: {{class_path: subprocess.Popen, {POPEN}}}}}", "subprocess.Popen"),
     "by way of ours": (
-        f"trainer: {{callbacks: [{{class_path: smmix_pl.callbacks.training.preemption.subprocess.Popen,"
+        "trainer: {callbacks: [{class_path: smmix_pl.callbacks.output.results_file.subprocess.Popen,"
         f" {POPEN}}}]}}",
         "subprocess.Popen",
     ),
