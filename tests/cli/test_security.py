@@ -230,13 +230,13 @@ def test_tags_of_a_config_make_no_objects(marker, text, capsys):
     assert "evil.yaml is not a YAML file: could not determine a constructor" in told
 
 
+IMPORTING = "smmix_pl.callbacks.output.results_file"  # imports subprocess
 POPEN = "init_args: {args: [touch, marker]}"
 CONFIGS = {
     "function": ("model: {mixer: {class_path: os.system}}", "os.system"),
     "class": (f"model: {{mixer: {{class_path: subprocess.Popen, {POPEN}}}}}", "subprocess.Popen"),
     "by way of ours": (
-        "trainer: {callbacks: [{class_path: smmix_pl.callbacks.output.results_file.subprocess.Popen,"
-        f" {POPEN}}}]}}",
+        f"trainer: {{callbacks: [{{class_path: {IMPORTING}.subprocess.Popen, {POPEN}}}]}}",
         "subprocess.Popen",
     ),
     "callable": (
