@@ -54,6 +54,8 @@ class SMMixModule(LightningModule):
         init_from: Start from the weights in a file, as far as they fit: a checkpoint of a run, the
             authors' release, an original release of the backbone, or a timm file. Keys that were
             not loaded are logged.
+        init_image_size: (height, width) that the position embeddings in `init_from` were trained
+            with. `null` infers it from the file; an error asks for it where that is ambiguous.
         init_token_head: Initialization of a token head that `init_from` does not hold: `fresh`, or
             a copy of the `class_head`.
         token_head: `own` is a second linear classifier for the tokens of a region, as in the
@@ -77,6 +79,7 @@ class SMMixModule(LightningModule):
         backbone_args: dict[str, Any] | None = None,
         pretrained: bool = False,
         init_from: str | None = None,
+        init_image_size: tuple[int, int] | None = None,
         init_token_head: TokenHeadInit = "fresh",
         token_head: Literal["own", "shared"] = "own",
         compile: bool = False,
@@ -109,7 +112,7 @@ class SMMixModule(LightningModule):
         )
         mixer.check_grid(self.backbone.grid)
         if init_from is not None:
-            rank_zero_info(load_weights(self.backbone, init_from, init_token_head))
+            rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
         self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)
         self.num_classes = num_classes
         self.batch_size = batch_size
