@@ -124,7 +124,7 @@ class ImageNetO(ImageNetVariant):
     """ImageNet-O (Hendrycks et al., 2021): 2,000 images of no ImageNet class.
 
     Measures how well low confidence separates them from ImageNet's own validation images of the 200
-    classes they are mistaken for, which name their folders. `root` holds `imagenet-o/` and
+    classes they are confused with, which name their folders. `root` holds `imagenet-o/` and
     ImageNet's `val/` with class folders. Outliers have the label -1. Arguments: see `ImageData`.
     """
 
