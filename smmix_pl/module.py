@@ -202,7 +202,8 @@ class SMMixModule(LightningModule):
         return {"loss": loss, "notes": mixed.notes}
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the loss: `Trainer.validate` leaves inference tensors that `fit` cannot update."""
+        """Reset the metrics: `fit` cannot update the inference tensors of `Trainer.validate`."""
+        self.val_accuracy.reset()
         self.val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -217,6 +218,11 @@ class SMMixModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Evaluate one batch of the test set and return its `logits`."""
         return self._evaluate(batch, self.test_accuracy, self.test_loss)
+
+    def on_test_epoch_start(self) -> None:
+        """Reset the metrics."""
+        self.test_accuracy.reset()
+        self.test_loss.reset()
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics, on every rank."""
