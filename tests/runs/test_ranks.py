@@ -56,7 +56,15 @@ def trained(request, tmp_path_factory):
     """The folder of a run on several ranks, by a user without a W&B account, and its output."""
     folder = tmp_path_factory.mktemp("ranks")
     result = run_cli(
-        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(request.param)),
+        *(
+            "fit",
+            "--config",
+            "digits.yaml",
+            "--name",
+            "digits",
+            "--trainer.max_epochs=1",
+            *on(request.param),
+        ),
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
         *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
         cwd=folder,
@@ -84,7 +92,7 @@ def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
 def test_all_ranks_evaluate_every_image_once(trained):
     """The test images are no multiple of the batch size, on one rank or all."""
     folder, ranks, _ = trained
-    words = ["test", "--config", "digits.yaml", "--data.batch_size=50"]
+    words = ["test", "--config", "digits.yaml", "--name", "digits", "--data.batch_size=50"]
     words += ["--ckpt_path", "runs/digits/version_0/checkpoints/last.ckpt"]
     numbers = []
     for flags in ([], on(ranks)):
@@ -105,7 +113,7 @@ def test_the_rank_with_the_non_finite_loss_is_named(tmp_path, action):
     (tmp_path / "dying.py").write_text(DYING)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = run_cli(
-        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(2)),
+        *("fit", "--config", "digits.yaml", "--name", "digits", "--trainer.max_epochs=1", *on(2)),
         *("--trainer.callbacks+=dying.Poisoning", "--trainer.limit_train_batches=4"),
         *("--finite.action", action, "--test_after_fit=false"),
         cwd=tmp_path,
@@ -133,7 +141,15 @@ def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
     (tmp_path / "dying.py").write_text(DYING)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = run_cli(
-        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=1", *on(ranks)),
+        *(
+            "fit",
+            "--config",
+            "digits.yaml",
+            "--name",
+            "digits",
+            "--trainer.max_epochs=1",
+            *on(ranks),
+        ),
         *("--trainer.callbacks+=dying.Dying", f"--trainer.callbacks.rank={dies}"),
         f"--trainer.callbacks.killed={str(killed).lower()}",
         cwd=tmp_path,
@@ -156,7 +172,15 @@ def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
 def test_the_cause_and_the_last_good_checkpoint_are_printed_last(tmp_path):
     (tmp_path / "dying.py").write_text(DYING)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    words = ["fit", "--config", "digits.yaml", "--trainer.limit_train_batches=4", *on(2)]
+    words = [
+        "fit",
+        "--config",
+        "digits.yaml",
+        "--name",
+        "digits",
+        "--trainer.limit_train_batches=4",
+        *on(2),
+    ]
     words += ["--trainer.check_val_every_n_epoch=1", "--test_after_fit=false"]
     env = {"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"}
     first = run_cli(*words, "--trainer.max_epochs=1", cwd=tmp_path, env=env)

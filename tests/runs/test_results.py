@@ -22,6 +22,7 @@ from sklearn.metrics import auc
 from smmix_pl import InputError, NoMix, OptimConfig, SMMixModule
 from smmix_pl.callbacks import Calibration, Occlusion, ResultsFile
 from smmix_pl.callbacks.output.results_file import git_commit
+from smmix_pl.cli.main import main
 from smmix_pl.data import EvalTransform, TrainTransform
 from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.metric_specs import metric_name
@@ -69,7 +70,7 @@ def checkpoint(tmp_path_factory):
 def tested(checkpoint):
     """`test` with the complete suite: its folder, and its result."""
     result = run_cli(
-        *("test", "--config", "digits.yaml", "--config", "with/eval.yaml"),
+        *("test", "--config", "digits.yaml", "--name", "digits", "--config", "with/eval.yaml"),
         *("--ckpt_path", checkpoint, "--model.mixer=NoMix", "--verbose=false"),
         f"--model.backbone_args={SMALL}",
         cwd=checkpoint.parent,
@@ -181,11 +182,7 @@ def test_results_from_python_have_a_hash_of_the_settings(checkpoint):
 def test_two_runs_are_compared_in_table_csv_and_figures(tested, checkpoint):
     """Both runs test one model: metrics are equal unless their protocols differ."""
     folder = checkpoint.parent
-    result = run_cli(
-        *("-m", "smmix_pl.reporting.comparison", "whole=runs/digits/version_0", "python/version_0"),
-        cwd=folder,
-        program="python",
-    )
+    result = run_cli(*("compare", "whole=runs/digits/version_0", "python/version_0"), cwd=folder)
     assert result.returncode == 0, result.stderr[-2000:]
     table = (folder / "comparison/table.md").read_text()
     assert table in result.stdout
@@ -193,10 +190,9 @@ def test_two_runs_are_compared_in_table_csv_and_figures(tested, checkpoint):
     assert header == "|  | whole | python/version_0 |"
     [top1] = [line for line in lines if line.startswith("| top-1 |")]
     assert len(set(top1.split("|")[2:4])) == 1
-    assert (
-        "top-1, 30% occlusion, batch: the runs' protocols differ" in table
-    )  # batches of 32 and of 16
-    assert "top-1: the runs' protocols differ" not in table
+    name = metric_name("occlusion_batch_30")
+    assert f"{name}: not comparable" in table  # batches of 32 and of 16
+    assert "top-1: not comparable" not in table
     assert "No published row" in table
     with (folder / "comparison/table.csv").open() as file:
         rows = {row["metric"]: row for row in csv.DictReader(file)}
@@ -234,7 +230,7 @@ def test_a_model_of_another_shape_does_not_match_a_published_one():
 
 
 def compared(capsys, tmp_path, *runs):
-    compare.main([*map(str, runs), "--output", str(tmp_path / "out")])
+    main(["compare", *map(str, runs), "--output", str(tmp_path / "out")])
     return capsys.readouterr().out, {path.name for path in (tmp_path / "out").iterdir()}
 
 
@@ -289,7 +285,7 @@ def test_missing_or_invalid_results_give_a_one_line_error(content, tmp_path, cap
         data = content.encode("utf-8", "surrogateescape")
         (tmp_path / "results.json").write_bytes(data)
     with pytest.raises(SystemExit) as stopped:
-        compare.main([str(tmp_path), "--output", str(tmp_path / "out")])
+        main(["compare", str(tmp_path), "--output", str(tmp_path / "out")])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("error:")
@@ -313,7 +309,7 @@ def test_area_agrees_with_scikit_learn(steps):
 def test_the_commit_is_that_of_this_package(tmp_path):
     """A package installed inside the checkout of another project has none."""
     folder = tmp_path / "venv" / "smmix_pl"
-    shutil.copytree(Path(compare.__file__).parent, folder)
+    shutil.copytree(Path(compare.__file__).parent.parent, folder)
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", *who, *command], cwd=tmp_path, check=True)
@@ -326,9 +322,9 @@ def test_the_commit_is_that_of_this_package(tmp_path):
 
 def test_readable_names():
     words = {
-        "occlusion_non_salient_30": "top-1, 30% occlusion, non salient",
+        "occlusion_non_salient_30": "top-1, 30% occlusion, non-salient",
         "occlusion_auc_75": "top-1, mean over 0 to 75% occlusion",
-        "occlusion_batch_auc_90": "top-1, mean over 0 to 90% occlusion, batch",
+        "occlusion_batch_auc_90": "top-1, mean over 0 to 90% occlusion, same patches in a batch",
         "occlusion_12.5": "top-1, 12.5% occlusion",
         "corruption_jpeg_compression_5": "top-1, JPEG compression, severity 5",
         "ece_openmixup_10": "ECE as OpenMixup prints it (10 bins)",

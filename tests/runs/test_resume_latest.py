@@ -18,9 +18,11 @@ def recipe(tmp_path, monkeypatch):
 
     def written(save_dir):
         config = yaml.safe_load((configs_folder() / "digits.yaml").read_text())
-        logger, _ = config["trainer"]["logger"]
-        logger["init_args"]["save_dir"] = str(save_dir)
-        best, last = config["trainer"]["callbacks"][:2]
+        default = yaml.safe_load((configs_folder() / "_defaults.yaml").read_text())
+        logger, _ = default["trainer"]["logger"]
+        logger["init_args"] = {"save_dir": str(save_dir), "name": "digits"}
+        best, last = default["trainer"]["callbacks"][:2]
+        del config["trainer"]["callbacks+"]
         config["trainer"] |= {"logger": [logger], "callbacks": [best, last]}
         config["trainer"] |= {"limit_train_batches": 4, "check_val_every_n_epoch": 1}
         config["trainer"] |= {"enable_progress_bar": False, "log_every_n_steps": 1}
