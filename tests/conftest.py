@@ -77,3 +77,11 @@ def tiny_module() -> SMMixModule:
         backbone="vit_tiny_patch16_224",
         backbone_args=TINY,
     )
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file in the working directory that attacks try to create; fail the test if one does."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "marker"
+    assert not (tmp_path / "marker").exists()

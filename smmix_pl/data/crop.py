@@ -16,7 +16,7 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
 
     timm chooses the crop from the header. For large crops, libjpeg decodes at 1/2, 1/4, or 1/8 of
     the scale, at least twice as finely as the output. The difference from resizing the full image
-    is small (measured in `benchmarks/loading.py`).
+    is small (measured in `benchmarks/loader_speed.py`).
 
     Args (of timm's class): size (H, W), scale (area, min and max), ratio (min and max),
     interpolation.

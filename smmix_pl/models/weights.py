@@ -236,8 +236,9 @@ def open_checkpoint(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for corrupt files
         message = str(error).strip() or type(error).__name__
-        code = re.search(r"GLOBAL [\w.]+", message)  # torch's first line suggests to run this code
-        reason = code[0] if code else message.splitlines()[0]
+        # The first line of torch's message suggests loading the file unsafely.
+        cause = re.search(r"GLOBAL [\w.]+|(?<=WeightsUnpickler error: )\s*.+", message)
+        reason = (cause[0] if cause else message).strip().splitlines()[0]
         raise InputError(
             f"{path}: cannot be opened as weights, because it is truncated, has another format, or "
             f"contains code, which is never run ({reason[:200]}). Download or export it again."
