@@ -158,7 +158,7 @@ def check_same_names(place: str, found: Sequence[str], expected: Sequence[str]) 
     odd = sorted(set(found) ^ set(expected))
     if not odd:
         return
-    message = f"{place}: {len(found)} classes, expected {len(expected)}. "
+    message = f"{place}: {counted(len(found), 'class')}, expected {len(expected)}. "
     twins = look_alikes(odd)
     if twins:
         raise InputError(
