@@ -170,9 +170,7 @@ class EMA(WeightAveraging):
         get_ema_multi_avg_fn(self.decay_at(self._step))(averages, weights, count)
 
 
-def _check_states(
-    trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-) -> None:
+def _check_states(trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
     """Check that a checkpoint contains raw weights of this model, and the number of updates.
 
     Raises:
