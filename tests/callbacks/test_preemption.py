@@ -105,7 +105,8 @@ for hook in {HOOKS}:
             "--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--test_after_fit=true",
             "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=1",
             "--trainer.callbacks+=signaling.Signaling", f"--trainer.callbacks.hook={{hook}}",
-            f"--trainer.callbacks.number={{int(number)}}", f"--trainer.logger.init_args.name={{hook}}",
+            f"--trainer.callbacks.number={{int(number)}}",
+            f"--trainer.logger.init_args.name={{hook}}",
         ])
 print(json.dumps(found))
 """,
