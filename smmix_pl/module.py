@@ -88,6 +88,10 @@ class SMMixModule(LightningModule):
         optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__()
+        # load_from_checkpoint passes settings as they are stored
+        guide = GuideConfig(**guide) if isinstance(guide, dict) else guide
+        losses = LossConfig(**losses) if isinstance(losses, dict) else losses
+        optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
         if pretrained and init_from:
             raise InputError(
                 f"model.init_from={init_from}: cannot be combined with model.pretrained=true. "

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from smmix_pl import Backbone, SMMix, SMMixModule
 
-# Examples are few and untimed because the suite has to pass on a busy machine with two cores.
+# Few examples without deadline, so that the suite passes on a busy machine with two cores.
 settings.register_profile("quick", deadline=None, max_examples=30)
 settings.load_profile("quick")
 
@@ -40,8 +40,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def heard_loggers() -> Iterator[None]:
-    """A program that a test runs in this process may silence Lightning: for that test alone."""
+def restored_log_levels() -> Iterator[None]:
+    """Restore the log levels of Lightning, which some commands change for their process."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     yield
@@ -51,7 +51,7 @@ def heard_loggers() -> Iterator[None]:
 
 @pytest.fixture
 def imagenet_folder(tmp_path: Path) -> Path:
-    """A folder in ImageNet's layout: train/ and val/ of three class folders."""
+    """A folder in the layout of ImageNet: train/ and val/ with three classes each."""
     root = tmp_path / "imagenet"
     write_image_folder(root / "train", per_class=6)
     write_image_folder(root / "val", per_class=3)
@@ -60,14 +60,14 @@ def imagenet_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_backbone() -> Backbone:
-    """An 8 x 8 grid of tokens, 10 classes, 32 x 32 pixels."""
+    """A backbone with an 8 x 8 token grid, 10 classes, and 32 x 32 pixels."""
     torch.manual_seed(0)
     return Backbone("vit_tiny_patch16_224", 10, (32, 32), model_args=TINY)
 
 
 @pytest.fixture
 def tiny_module() -> SMMixModule:
-    """A module around the tiny backbone."""
+    """A module with the tiny backbone."""
     torch.manual_seed(0)
     return SMMixModule(
         num_classes=10,

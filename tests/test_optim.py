@@ -1,4 +1,4 @@
-"""Decay groups, learning rate and schedule of the recipe."""
+"""Weight decay groups, learning rate, and schedule."""
 
 import pytest
 import torch
@@ -31,10 +31,10 @@ def test_no_decay_on_bias_norm_position_and_class_token(tiny_backbone):
     assert len(decay) == len(list(tiny_backbone.parameters()))
 
 
-def rates(recipe, epochs=20, steps_per_epoch=10, lr=1e-3):
+def rates(config, epochs=20, steps_per_epoch=10, lr=1e-3):
     weight = torch.nn.Parameter(torch.zeros(2, 2))
     optimizer = torch.optim.AdamW([weight], lr=lr)
-    schedule = create_schedule(optimizer, recipe, epochs * steps_per_epoch, steps_per_epoch)
+    schedule = create_schedule(optimizer, config, epochs * steps_per_epoch, steps_per_epoch)
     seen = []
     for step in range(epochs * steps_per_epoch):
         seen.append(optimizer.param_groups[0]["lr"])
@@ -52,7 +52,7 @@ def test_warm_up_then_cosine():
     torch.testing.assert_close(seen[50:], expected)
 
 
-def test_by_epoch_the_rate_stands_still_within_one():
+def test_an_update_per_epoch_keeps_the_rate_within_it():
     seen = rates(OptimConfig(warmup_epochs=5, interval="epoch")).view(20, 10)
     assert (seen == seen[:, :1]).all()
     assert seen[0, 0] == pytest.approx(1e-6)
@@ -60,9 +60,24 @@ def test_by_epoch_the_rate_stands_still_within_one():
     torch.testing.assert_close(seen[5:, 0], expected)
 
 
+def test_settings_reach_optimizers_that_have_them():
+    weight = torch.nn.Linear(2, 2)
+    lion = create_optimizer(weight, OptimConfig(name="lion", betas=(0.8, 0.9)), lr=1e-3)
+    assert lion.param_groups[0]["betas"] == (0.8, 0.9)
+    adam = create_optimizer(weight, OptimConfig(name="lookahead_adamw", eps=1e-4), lr=1e-3)
+    assert adam.param_groups[0]["eps"] == 1e-4
+    create_optimizer(weight, OptimConfig(name="sgd"), lr=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "told"), [({"lr": 0.0}, "rate is 0.0"), ({"lr_batch": 0}, "lr_batch is 0")]
+    ("arguments", "named"),
+    [
+        ({"lr": 0.0}, "model.optim.lr=0.0"),
+        ({"lr_batch": 0}, "model.optim.lr_batch=0"),
+        ({"name": "sgd", "eps": 0.1}, "model.optim.eps=0.1"),
+        ({"name": "adamm"}, "model.optim.name=adamm"),
+    ],
 )
-def test_bad_settings_are_told(arguments, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_settings_are_reported(arguments, named):
+    with pytest.raises(InputError, match=named):
         OptimConfig(**arguments)

@@ -1,16 +1,17 @@
-"""Nothing takes the CPU for granted: all of it runs on a device that is not the CPU."""
+"""Training and evaluation run on a device other than the CPU."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import fake_device
 
 NOTHING_COLLECTED = 5
 
 
-def test_every_tensor_lies_where_it_belongs():
-    tests = Path(__file__).with_name("on_other_device.py")
+def test_every_tensor_is_on_the_right_device():
+    tests = Path(fake_device.__file__).with_name("training_on_fake_device.py")
     words = ["-q", "-p", "no:cacheprovider", "--disable-warnings", "--show-capture=no"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, str(tests)],
@@ -19,5 +20,5 @@ def test_every_tensor_lies_where_it_belongs():
         timeout=240,
     )
     if done.returncode == NOTHING_COLLECTED:
-        pytest.skip("needs a torch that takes devices written in Python")
+        pytest.skip("needs a torch that supports devices written in Python")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

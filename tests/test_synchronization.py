@@ -1,4 +1,4 @@
-"""A training step never waits for the device: nothing is read back, nothing is copied over."""
+"""A training step never waits for the device: it reads nothing back and copies nothing over."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ WAITING = {
 
 
 class NoWaiting(TorchDispatchMode):
-    """Fails on what a GPU would have to be waited for."""
+    """Fails on operations for which the host waits for a GPU."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -46,15 +46,15 @@ class NoWaiting(TorchDispatchMode):
 
 
 class NoCopies(TorchFunctionMode):
-    """Fails on tensors made of Python numbers: a device waits for their copy, unlike torch.full."""
+    """Fails on tensors made of Python numbers, which are copied, unlike those of `torch.full`."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         assert func not in (torch.tensor, torch.as_tensor), "the host waits for the device's copy"
         return func(*args, **(kwargs or {}))
 
 
-class Watched(SMMixModule):
-    """Its first step is let be: Lightning makes the records of the log there."""
+class CheckedModule(SMMixModule):
+    """Checked from the second step on: Lightning creates its metrics in the first."""
 
     def training_step(self, batch, batch_idx):
         if batch_idx == 0:
@@ -79,13 +79,13 @@ MIXERS = [
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_step_does_not_wait(mixer, precision, tmp_path):
     model = module(mixer)
-    model.__class__ = Watched
+    model.__class__ = CheckedModule
     fit = trainer(tmp_path, max_steps=3, precision=precision, limit_val_batches=0)
     fit.fit(model, digits())
     assert fit.global_step == 3
 
 
-def test_the_watch_sees_what_it_should():
+def test_waiting_is_detected():
     for wait in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: torch.tensor(1.0)):
         with pytest.raises(AssertionError, match="wait"), NoWaiting(), NoCopies():
             wait(torch.ones(2))
@@ -94,7 +94,7 @@ def test_the_watch_sees_what_it_should():
 @pytest.mark.gpu
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: type(mixer).__name__)
 def test_training_step_does_not_wait_for_a_gpu(mixer, tmp_path):
-    class Watched(SMMixModule):
+    class CheckedModule(SMMixModule):
         def training_step(self, batch, batch_idx):
             torch.cuda.set_sync_debug_mode("error" if batch_idx else "default")
             try:
@@ -102,7 +102,9 @@ def test_training_step_does_not_wait_for_a_gpu(mixer, tmp_path):
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 
-    model = Watched(10, (32, 32), 64, mixer, backbone="vit_tiny_patch16_224", backbone_args=TINY)
+    model = CheckedModule(
+        10, (32, 32), 64, mixer, backbone="vit_tiny_patch16_224", backbone_args=TINY
+    )
     fit = trainer(
         tmp_path,
         max_steps=3,

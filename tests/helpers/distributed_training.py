@@ -1,8 +1,8 @@
-"""A short training run on one device or several, and what each of its ranks saw.
+"""A short training run on one or several devices, with a record of every rank.
 
-``python devices.py FOLDER STRATEGY DEVICES`` writes ``FOLDER/rank<r>.pt``; Lightning starts the
-other processes with the same words. Images are random, mixing is SMMix's own recipe, and nothing
-else is drawn: no dropout, no stochastic depth.
+`python distributed_training.py FOLDER STRATEGY DEVICES` writes `FOLDER/rank<r>.pt`. Lightning
+starts the other processes with the same arguments. Images are random and mixed by SMMix; there is
+no other randomness, because the model has neither dropout nor stochastic depth.
 """
 
 import sys
@@ -24,7 +24,7 @@ Rank = dict[str, Any]
 
 
 def images(ranks: int) -> TensorDataset:
-    """Random images and classes for all ranks."""
+    """Return random images and classes for all ranks."""
     rng = torch.Generator().manual_seed(1)
     count = ranks * STEPS * BATCH
     return TensorDataset(
@@ -34,13 +34,13 @@ def images(ranks: int) -> TensorDataset:
 
 
 def batches_of(data: TensorDataset, rank: int, ranks: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches that Lightning gives a rank: shuffled, and dealt out."""
+    """Return the batches that Lightning gives to a rank."""
     mine = torch.tensor(list(DistributedSampler(data, ranks, rank, seed=SEED)))
     return zip(*(tensor[mine].split(BATCH) for tensor in data.tensors), strict=True)
 
 
 def module() -> SMMixModule:
-    """A small ViT under plain SGD, so that a gradient of a wrong size shows in the weights."""
+    """Return a small ViT with plain SGD, so that the size of a gradient shows in the weights."""
     torch.manual_seed(0)
     return SMMixModule(
         num_classes=CLASSES,
@@ -55,8 +55,8 @@ def module() -> SMMixModule:
     )
 
 
-class Watch(Callback):
-    """Keeps what every batch was mixed by, and the gradient of every optimizer step."""
+class StepRecord(Callback):
+    """Records how every batch was mixed, and the gradient of every optimizer step."""
 
     def __init__(self) -> None:
         self.seen: Rank = {"mixing": [], "lam": [], "gradients": [], "norms": []}
@@ -64,7 +64,7 @@ class Watch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.seen["mixing"].append(pl_module.mixing)
+        self.seen["mixing"].append(outputs["notes"])
         self.seen["lam"].append(float(trainer.callback_metrics["train/lam"]))
         self.seen["norms"].append(float(trainer.callback_metrics.get("train/grad_norm", "nan")))
 
@@ -72,30 +72,30 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         named = pl_module.named_parameters()
-        self.seen["gradients"].append({name: whole(weight.grad) for name, weight in named})
+        self.seen["gradients"].append({name: gathered(weight.grad) for name, weight in named})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         named = pl_module.named_parameters()
-        self.seen["weights"] = {name: whole(weight.detach()) for name, weight in named}
+        self.seen["weights"] = {name: gathered(weight.detach()) for name, weight in named}
         self.seen["kept"] = sum(local(weight).numel() for weight in pl_module.parameters())
         self.seen["val/loss"] = float(trainer.callback_metrics["val/loss"])
 
 
-def whole(tensor: Tensor | None) -> Tensor:
-    """A copy of a tensor, from all ranks if it is sharded."""
+def gathered(tensor: Tensor | None) -> Tensor:
+    """Return a copy of a tensor, gathered from all ranks if it is sharded."""
     assert tensor is not None, "a weight has no gradient"
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank keeps of a tensor."""
+    """Return the shard of a tensor on this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def train(data: TensorDataset, folder: Path, **settings: Any) -> Rank:
-    """One epoch with a real trainer, and one batch of it on each rank as validation."""
+    """Train for one epoch, and validate one batch on each rank."""
     seed_everything(SEED, verbose=False)
-    watch = Watch()
+    record = StepRecord()
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -106,11 +106,11 @@ def train(data: TensorDataset, folder: Path, **settings: Any) -> Rank:
         enable_model_summary=False,
         log_every_n_steps=1,
         limit_val_batches=1,
-        callbacks=[watch],
+        callbacks=[record],
         **settings,
     )
     trainer.fit(module(), DataLoader(data, BATCH), DataLoader(data, BATCH))
-    return watch.seen | {"rank": trainer.global_rank}
+    return record.seen | {"rank": trainer.global_rank}
 
 
 if __name__ == "__main__":

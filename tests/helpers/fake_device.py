@@ -1,8 +1,8 @@
-"""A device that is not the CPU, for machines that have none: what a GPU refuses, it refuses.
+"""A device other than the CPU, for machines that have none. It rejects what a GPU rejects.
 
-Its tensors lie in memory and are computed on the CPU, but say that they are elsewhere. An operation
-that gets tensors of both places raises, as it does with a GPU; so what passes here has put every
-tensor where it belongs. Speed, mixed precision and kernels are not imitated.
+Its tensors are stored and computed on the CPU, but report another device. An operation on tensors
+of both devices raises, as it does with a GPU, so code that passes here places every tensor
+correctly. Speed, mixed precision, and kernels are not imitated.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ NAME = "elsewhere"
 
 
 class Backend(DummyBackend):
-    """What torch asks of a device at large."""
+    """What torch requires of a device module."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor of the other device; ``here`` is where its numbers really are."""
+    """A tensor of the other device; `here` is the CPU tensor with its values."""
 
     here: torch.Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -61,11 +61,11 @@ class Elsewhere(torch.Tensor):
 
 
 def compute(func: Any, args: Any, kwargs: Any) -> Any:
-    """One operation, after a look at where its tensors are."""
+    """Run one operation, after a check of the devices of its tensors."""
     name = func.overloadpacket.__name__
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     away = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
-    # A GPU takes numbers and indices from the host as well
+    # A GPU accepts numbers and indices from the host as well
     mine = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
     indices = name.startswith(("index", "_index_put")) and isinstance(args[0], Elsewhere)
     if indices:
@@ -79,9 +79,9 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
         kwargs = kwargs | {"device": torch.device("cpu")}
     else:
         goes_away = isinstance(args[0], Elsewhere) if name == "copy_" else bool(away)
-    owners = {id(tensor.here): tensor for tensor in away}  # of what is changed in place
+    owners = {id(tensor.here): tensor for tensor in away}  # of tensors changed in place
 
-    def given_back(result: Any) -> Any:
+    def wrapped(result: Any) -> Any:
         if not isinstance(result, torch.Tensor):
             return result
         known = owners.get(id(result))
@@ -89,21 +89,21 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
             return known
         return Elsewhere(result) if goes_away else result
 
-    def taken(value: Any) -> Any:
+    def unwrapped(value: Any) -> Any:
         return value.here if isinstance(value, Elsewhere) else value
 
-    return tree_map(given_back, func(*tree_map(taken, args), **tree_map(taken, kwargs)))
+    return tree_map(wrapped, func(*tree_map(unwrapped, args), **tree_map(unwrapped, kwargs)))
 
 
 class OtherDevice(TorchDispatchMode):
-    """Sees operations that make tensors from none."""
+    """Handles operations that create tensors from none."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return compute(func, args, kwargs or {})
 
 
 class Numbers(TorchFunctionMode):
-    """Carries over what torch's own C++ would put straight onto a device or read off it."""
+    """Handles functions whose C++ code would access the memory of the device directly."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -114,7 +114,7 @@ class Numbers(TorchFunctionMode):
         if isinstance(first, Elsewhere):
             if func is torch.Tensor.numpy:
                 raise TypeError(
-                    "numpy reads no tensor of another device: copy it with .cpu() first"
+                    "numpy cannot read a tensor of another device. Copy it with .cpu() first"
                 )
             if func is torch.Tensor.new_tensor:
                 return torch.tensor(args[1], dtype=first.dtype).to(first.device)
@@ -126,7 +126,7 @@ class Numbers(TorchFunctionMode):
 
 
 class OtherAccelerator(CPUAccelerator):
-    """Lets Lightning use a device that it does not know."""
+    """Lets Lightning use an unknown device."""
 
     def setup_device(self, device: torch.device) -> None:
         pass
@@ -134,7 +134,7 @@ class OtherAccelerator(CPUAccelerator):
 
 @contextmanager
 def elsewhere() -> Iterator[SingleDeviceStrategy]:
-    """The other device, for the length of a ``with`` block, as a strategy for a Trainer."""
+    """Provide the other device within a `with` block, as a strategy for a Trainer."""
     if torch._C._get_privateuse1_backend_name() != NAME:
         register(NAME, Backend())
     with OtherDevice(), Numbers():

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def write_image_folder(root: Path, classes=("ant", "bee", "cat"), per_class=4, size=40) -> Path:
-    """Class folders of small random JPEGs."""
+    """Write class folders of small random JPEGs."""
     rng = np.random.default_rng(0)
     for name in classes:
         (root / name).mkdir(parents=True)

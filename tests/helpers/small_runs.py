@@ -36,5 +36,6 @@ def trainer(tmp_path, **arguments):
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,
+        "log_every_n_steps": 1,
     }
     return Trainer(**(settings | arguments))

@@ -1,7 +1,7 @@
-"""Training and evaluation on a device whose tensors mix with none of the CPU's.
+"""Training and evaluation on a device whose tensors cannot be combined with those of the CPU.
 
-For a process of its own: torch counts its devices at the first backward pass, and never again. So
-test_other_device.py calls this file.
+Run by test_other_device.py in a process of its own, because torch counts its devices only once, at
+the first backward pass.
 """
 
 import numpy as np
@@ -16,7 +16,9 @@ from smmix_pl.callbacks import EMA
 from smmix_pl.data import CIFAR10C
 from smmix_pl.mixing import Mixer, SMMix
 
-pytest.importorskip("other_device", reason="needs a torch that takes devices written in Python")
+pytest.importorskip(
+    "helpers.fake_device", reason="needs a torch that supports devices written in Python"
+)
 from helpers.fake_device import elsewhere
 
 MIXERS = [
@@ -29,26 +31,26 @@ MIXERS += [
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
 ]
-NO_MEASURES = (callbacks.Evaluation, callbacks.ThrottledProgressBar)
-FOR_CERTAIN_SETS = (callbacks.CorruptionError, callbacks.OutlierPrecision)
+UNSUITABLE = (callbacks.Evaluation, callbacks.ThrottledProgressBar)
+DATASET_SPECIFIC = (callbacks.CorruptionError, callbacks.OutlierPrecision)
 CALLBACKS = [
     made
     for made in vars(callbacks).values()
-    if isinstance(made, type) and made not in (*NO_MEASURES, *FOR_CERTAIN_SETS)
+    if isinstance(made, type) and made not in (*UNSUITABLE, *DATASET_SPECIFIC)
 ]
 
 
 def run(tmp_path, mixer, **arguments):
-    """A little training and validation on the other device, ready to test."""
+    """Return a module and a trainer for a few batches."""
     seed_everything(0)
     settings = {"accelerator": "auto", "max_epochs": 2, "log_every_n_steps": 1}
-    # In inference mode composed operations arrive whole, moves between devices among them
+    # In inference mode, composite operations arrive undivided, with moves between devices inside
     settings |= {"inference_mode": False, "limit_test_batches": 2}
     settings |= {"limit_train_batches": 3, "limit_val_batches": 2}
     return module(mixer), trainer(tmp_path, **(settings | arguments))
 
 
-def test_a_mixture_of_devices_is_refused():
+def test_operations_on_two_devices_are_rejected():
     with elsewhere() as strategy:
         away = torch.ones(3, device=strategy.root_device)
         assert (2 * away).device == strategy.root_device
@@ -76,13 +78,12 @@ def test_every_callback_measures_the_same(tmp_path):
     model, fit = run(tmp_path / "here", SMMix(), callbacks=callbacks)
     fit.fit(model, digits())
     [here] = fit.test(model, digits(), verbose=False)
-    # Attention is fused on the CPU alone, so that a close call can go otherwise: 1 of 128 images
+    # Attention is fused on the CPU only, so one of 128 images may be classified differently
     assert here == pytest.approx(there, rel=1e-3, abs=0.03)
     assert len(here) > len(CALLBACKS)
 
 
-def test_scores_of_certain_sets(tmp_path):
-    """Corrupted images, and outliers among images of a subset of the classes."""
+def test_metrics_of_corrupted_images_and_outliers_are_the_same(tmp_path):
     write_cifar_c(tmp_path / "CIFAR-10-C")
     corrupted = CIFAR10C(root=str(tmp_path), image_size=16, batch_size=16, num_workers=0)
 
@@ -107,9 +108,9 @@ def test_scores_of_certain_sets(tmp_path):
         assert here.test(model, data, verbose=False)[0] == pytest.approx(found, abs=1e-3)
 
 
-def test_the_average_motivates(tmp_path):
+def test_averaged_weights_can_guide(tmp_path):
     with elsewhere() as strategy:
-        average = EMA(decay=0.9, motivates=True)
+        average = EMA(decay=0.9, as_guide=True)
         model, fit = run(tmp_path, SMMix(), strategy=strategy, callbacks=[average])
         fit.fit(model, digits())
     assert "val_weights/top1" in fit.callback_metrics
