@@ -9,7 +9,7 @@ from subprocess import Popen
 from typing import Any
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -84,3 +84,8 @@ def wandb_init_args(logger: WandbLogger) -> dict[str, Any]:
 def set_wandb_id(logger: WandbLogger, run_id: str) -> None:
     """Make a WandbLogger resume a run."""
     logger._wandb_init["id"] = logger._id = run_id
+
+
+def is_attached(module: LightningModule) -> bool:
+    """Return True if a trainer runs the module; its `trainer` raises otherwise."""
+    return module._trainer is not None
