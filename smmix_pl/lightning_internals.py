@@ -10,7 +10,7 @@ from subprocess import Popen
 from typing import Any
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -148,3 +148,8 @@ class ConfigPrecedenceCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as the user wrote it."""
+
+
+def is_attached(module: LightningModule) -> bool:
+    """Return True if a trainer runs the module; its `trainer` raises otherwise."""
+    return module._trainer is not None

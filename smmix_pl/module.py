@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.errors import InputError
-from smmix_pl.lightning_internals import reset_step_metrics, skip_finished_epoch
+from smmix_pl.lightning_internals import is_attached, reset_step_metrics, skip_finished_epoch
 from smmix_pl.losses import LossConfig, SMMixLoss
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.mixing import Mixed, Mixer, soft_labels
@@ -169,13 +169,15 @@ class SMMixModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that the model and the datamodule agree on the classes."""
-        data = image_data(self.trainer)
+        self.excluded_classes = None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ImageData):  # other datamodules, and plain data loaders
+            return
         if data.num_classes != self.num_classes:
             raise InputError(
                 f"model.num_classes={self.num_classes}: the data has {data.num_classes} classes. "
                 "Build the model with num_classes=data.num_classes."
             )
-        self.excluded_classes = None
         if data.class_subset is not None:
             excluded = torch.ones(self.num_classes, dtype=torch.bool)
             excluded[data.class_subset] = False
@@ -292,15 +294,16 @@ class SMMixModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how the weights were trained and how images are prepared for them."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
-        recipe = image_data(self.trainer).eval_recipe
-        checkpoint["prepared"] = {
-            "crop_pct": recipe.crop_ratio,
-            "interpolation": recipe.interpolation,
-        }
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageData):
+            checkpoint["prepared"] = {
+                "crop_pct": data.eval_recipe.crop_ratio,
+                "interpolation": data.eval_recipe.interpolation,
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Reject an unsuitable checkpoint before anything is loaded."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if is_attached(self) and self.trainer.state.fn == TrainerFn.FITTING:
             prepare_resume(self, checkpoint)
         self.provenance = provenance(checkpoint)
         if "state_dict" in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly

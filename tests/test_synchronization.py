@@ -64,7 +64,14 @@ class CheckedModule(SMMixModule):
 
 
 MIXERS = [
-    *(AttentiveCutMix(), FMix(), GridMix(), MixPro(switch_prob=1), MixupCutMix(), ResizeMix()),
+    *(
+        AttentiveCutMix(),
+        FMix(),
+        GridMix(),
+        MixPro(switch_prob=1, cell_side=2),
+        MixupCutMix(),
+        ResizeMix(),
+    ),
     *(SaliencyMix(), TokenMix(switch_prob=1), TransMix(switch_prob=1)),
     SMMix(switch_prob=1),
     SMMix(switch_prob=1, per_sample_side=True),

@@ -126,7 +126,9 @@ IMAGES = {
         "predict DIGITS --data.predict_dir=gone", ("data.predict_dir", "gone")
     ),
     "empty folder to predict": Case(
-        "predict DIGITS --data.predict_dir=.", ("data.predict_dir",), remove("images")
+        "predict DIGITS --data.predict_dir=new",
+        ("data.predict_dir",),
+        lambda folder: (folder / "new").mkdir(),
     ),
     "predictions into the folder of a file": Case(
         "predict DIGITS --data.predict_dir=images --trainer.callbacks+=PredictionsCSV "

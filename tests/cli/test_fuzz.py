@@ -1,5 +1,6 @@
-"""Random input: a right result or an `InputError`, and nothing else."""
+"""Random input gives a correct result or an `InputError`, and nothing else."""
 
+import inspect
 import io
 import math
 
@@ -18,6 +19,8 @@ from smmix_pl.data import EvalTransform, TrainTransform
 from smmix_pl.data.io.images import BadImage, Content, transformed
 from smmix_pl.data.transforms import eval_transform, train_transform
 from smmix_pl.errors import InputError
+from smmix_pl.losses import LossConfig
+from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.models.weights import load_weights
 
 HEADERS = {
@@ -52,8 +55,8 @@ def encoded(kind):
 REAL = {kind: encoded(kind) for kind in HEADERS}
 
 
-def assert_picture_or_refused(content, transform):
-    """A picture of the right form, or a sentence with the file's name."""
+def assert_image_or_error(content, transform):
+    """Check that content gives an image of the right form, or an error that names the file."""
     try:
         picture = transformed(Content("the_file", content), TRANSFORMS[transform])
     except BadImage as error:
@@ -68,7 +71,7 @@ def assert_picture_or_refused(content, transform):
 @pytest.mark.parametrize("kind", HEADERS)
 @given(noise=st.binary(max_size=400), transform=st.sampled_from(sorted(TRANSFORMS)))
 def test_noise_behind_the_header_of_an_image(kind, noise, transform):
-    assert_picture_or_refused(HEADERS[kind] + noise, transform)
+    assert_image_or_error(HEADERS[kind] + noise, transform)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -79,12 +82,12 @@ def test_noise_behind_the_header_of_an_image(kind, noise, transform):
     byte=st.integers(0, 255),
     transform=st.sampled_from(sorted(TRANSFORMS)),
 )
-def test_an_image_cut_or_with_a_wrong_byte(kind, length, place, byte, transform):
-    whole = REAL[kind]
-    assert_picture_or_refused(whole[: int(length * len(whole))], transform)
-    wrong = bytearray(whole)
-    wrong[int(place**3 * len(whole))] = byte  # headers more often than pixels
-    assert_picture_or_refused(bytes(wrong), transform)
+def test_truncated_images_and_wrong_bytes(kind, length, place, byte, transform):
+    complete = REAL[kind]
+    assert_image_or_error(complete[: int(length * len(complete))], transform)
+    wrong = bytearray(complete)
+    wrong[int(place**3 * len(complete))] = byte  # headers more often than pixels
+    assert_image_or_error(bytes(wrong), transform)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def saved(tiny, tmp_path_factory):
-    """A folder with the tiny backbone's weights as files."""
+    """Return a folder with the weights of the tiny backbone as files."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save({"model": tiny.model.state_dict()}, folder / "w.pth")
     save_file(tiny.model.state_dict(), folder / "w.safetensors")
@@ -105,19 +108,19 @@ def saved(tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @settings(max_examples=15)  # two models each
 @given(length=st.floats(0, 1), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
-def test_weights_cut_or_with_a_wrong_byte(name, tiny, saved, length, place, byte):
-    whole = (saved / name).read_bytes()
+def test_truncated_weights_and_wrong_bytes(name, tiny, saved, length, place, byte):
+    complete = (saved / name).read_bytes()
     file = saved / f"bad_{name}"
-    file.write_bytes(whole[: int(length * len(whole))])
-    assert_loaded_or_refused(file, tiny.model.state_dict(), exact=True)
-    wrong = bytearray(whole)
-    wrong[int(place**8 * len(whole))] = byte  # names and shapes more often than weights
+    file.write_bytes(complete[: int(length * len(complete))])
+    assert_loaded_or_error(file, tiny.model.state_dict(), exact=True)
+    wrong = bytearray(complete)
+    wrong[int(place**8 * len(complete))] = byte  # names and shapes more often than weights
     file.write_bytes(wrong)
-    assert_loaded_or_refused(file, tiny.model.state_dict(), exact=False)
+    assert_loaded_or_error(file, tiny.model.state_dict(), exact=False)
 
 
-def assert_loaded_or_refused(file, right, exact):
-    """Whole weights, or a sentence; never weights that are no numbers."""
+def assert_loaded_or_error(file, right, exact):
+    """Check that a file gives complete finite weights, or an error that names it."""
     backbone = Backbone("vit_tiny_patch16_224", 10, (32, 32), model_args=TINY)
     try:
         load_weights(backbone, file)
@@ -131,22 +134,12 @@ def assert_loaded_or_refused(file, right, exact):
 
 
 MIXERS = {
-    mixing.SMMix: (
-        "switch_prob",
-        "mixup_alpha",
-        "min_side_ratio",
-        "max_side_ratio",
-        "guide_prob",
-    ),
-    mixing.Mixup: ("alpha",),
-    mixing.CutMix: ("alpha",),
-    mixing.FMix: ("alpha", "decay"),
-    mixing.GridMix: ("alpha",),
-    mixing.ResizeMix: ("min_scale", "max_scale"),
-    mixing.SaliencyMix: ("alpha",),
-    mixing.TokenMix: ("switch_prob", "mixup_alpha", "source_fraction"),
-    mixing.TransMix: ("switch_prob", "mixup_alpha", "cutmix_alpha"),
-    mixing.MixPro: ("switch_prob", "alpha"),
+    mixer: [name for name, one in parameters.items() if isinstance(one.default, float)]
+    for mixer in (
+        *(mixing.SMMix, mixing.Mixup, mixing.CutMix, mixing.FMix, mixing.GridMix),
+        *(mixing.ResizeMix, mixing.SaliencyMix, mixing.TokenMix, mixing.TransMix, mixing.MixPro),
+    )
+    if (parameters := inspect.signature(mixer).parameters)
 }
 
 
@@ -170,8 +163,8 @@ def test_numbers_for_a_mixer(mixer, tiny, data):
     assert (mixed.labels >= 0).all()
 
 
-def built_or_refused(kind, **arguments):
-    """The object, or none where it refuses its arguments in a sentence."""
+def built(kind, **arguments):
+    """Return the object, or None if it rejects its arguments with a one-line error."""
     try:
         return kind(**arguments)
     except InputError as error:
@@ -188,9 +181,9 @@ def built_or_refused(kind, **arguments):
     min_lr=NUMBERS,
     betas=st.tuples(NUMBERS, NUMBERS),
 )
-def test_numbers_for_the_optimiser(**arguments):
+def test_numbers_for_the_optimizer(**arguments):
     for name, value in arguments.items():
-        recipe = built_or_refused(OptimConfig, **{name: value})
+        recipe = built(OptimConfig, **{name: value})
         if recipe is not None:
             assert math.isfinite(recipe.effective_lr(1024))
             assert all(math.isfinite(v) and v >= 0 for v in (value if name == "betas" else [value]))
@@ -198,12 +191,12 @@ def test_numbers_for_the_optimiser(**arguments):
 
 @given(name=st.sampled_from(["scale", "ratio"]), low=NUMBERS, high=NUMBERS, number=NUMBERS)
 def test_numbers_for_the_transforms(name, low, high, number):
-    recipe = built_or_refused(TrainTransform, **{name: (low, high)})
+    recipe = built(TrainTransform, **{name: (low, high)})
     if recipe is not None:
         picture = train_transform(recipe, (8, 8), (0.5, 0.5, 0.5))(Image.new("RGB", (9, 7)))
         assert picture.shape == (3, 8, 8)
     for probability in ("hflip", "random_erasing"):
-        if built_or_refused(TrainTransform, **{probability: number}) is not None:
+        if built(TrainTransform, **{probability: number}) is not None:
             assert 0 <= number <= 1
 
 
@@ -225,7 +218,7 @@ def test_numbers_for_the_data(channels, **arguments):
     both = {"mean": channels, "std": channels}
     for name, value in (arguments | both).items():
         sane = {"image_size": 8, "num_workers": 0, "batch_size": 4} | {name: value}
-        data = built_or_refused(Digits, **sane)
+        data = built(Digits, **sane)
         if data is None or name == "num_workers":
             continue
         try:
@@ -245,12 +238,14 @@ def test_numbers_for_the_data(channels, **arguments):
 @given(smoothing=NUMBERS, weight=NUMBERS, guide=st.integers(-9, 40))
 def test_numbers_for_the_module(smoothing, weight, guide):
     for arguments in (
-        {"label_smoothing": smoothing},
-        {"fine_grained_weight": weight},
-        {"consistency_weight": weight},
-        {"guide_size": guide},
+        {"losses": built(LossConfig, label_smoothing=smoothing)},
+        {"losses": built(LossConfig, fine_grained=weight)},
+        {"losses": built(LossConfig, consistency=weight)},
+        {"guide": built(GuideConfig, size=guide)},
     ):
-        module = built_or_refused(
+        if None in arguments.values():
+            continue
+        module = built(
             SMMixModule,
             num_classes=10,
             image_size=(32, 32),
@@ -261,18 +256,18 @@ def test_numbers_for_the_module(smoothing, weight, guide):
             **arguments,
         )
         if module is not None:
-            assert all(math.isfinite(weight) for weight in module.loss_weights.values())
-            assert 0 <= module.label_smoothing < 1
+            assert all(math.isfinite(weight) for weight in module.criterion.weights.values())
+            assert 0 <= module.loss_config.label_smoothing < 1
             images = torch.rand(3, 3, 32, 32)
             assert module.backbone.guide(images).attention.isfinite().all()
 
 
 @given(count=st.integers(-5, 40), ratios=st.lists(NUMBERS, max_size=3))
 def test_numbers_for_the_callbacks(count, ratios):
-    if built_or_refused(Calibration, n_bins=count) is not None:
+    if built(Calibration, n_bins=count) is not None:
         assert count >= 1
-    if built_or_refused(AttentionQuality, every_n_steps=count) is not None:
+    if built(AttentionQuality, every_n_steps=count) is not None:
         assert count >= 1
-    if built_or_refused(Occlusion, ratios=ratios) is not None:
+    if built(Occlusion, ratios=ratios) is not None:
         assert ratios
         assert all(0 < ratio <= 1 for ratio in ratios)

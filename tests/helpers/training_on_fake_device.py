@@ -14,7 +14,7 @@ from helpers.small_runs import digits, module, trainer
 from smmix_pl import callbacks, mixing
 from smmix_pl.callbacks import EMA
 from smmix_pl.data import CIFAR10C
-from smmix_pl.mixing import Mixer, SMMix
+from smmix_pl.mixing import Mixer, MixPro, SMMix
 
 pytest.importorskip(
     "helpers.fake_device", reason="needs a torch that supports devices written in Python"
@@ -24,9 +24,10 @@ from helpers.fake_device import elsewhere
 MIXERS = [
     made()
     for made in vars(mixing).values()
-    if isinstance(made, type) and issubclass(made, Mixer) and made is not Mixer
+    if isinstance(made, type) and issubclass(made, Mixer) and made not in (Mixer, MixPro)
 ]
 MIXERS += [
+    MixPro(cell_side=2),  # for a 4 x 4 grid
     SMMix(switch_prob=1),
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
@@ -91,10 +92,10 @@ def test_metrics_of_corrupted_images_and_outliers_are_the_same(tmp_path):
         class_subset = list(range(1, 10))  # noqa: RUF012
         has_outliers = True
 
+    write_cifar_c(tmp_path / "o" / "CIFAR-10-C")
     outliers = WithOutliers(
         corruptions=["fog"], root=str(tmp_path / "o"), image_size=16, batch_size=16, num_workers=0
     )
-    write_cifar_c(tmp_path / "o" / "CIFAR-10-C")
     labels = np.tile(np.arange(10), 5)
     np.save(tmp_path / "o" / "CIFAR-10-C" / "labels.npy", np.where(labels == 0, -1, labels))
     for data, score in (
