@@ -72,5 +72,5 @@ def run_cli(
         env={key: value for key, value in clean.items() if value is not None},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
