@@ -66,12 +66,12 @@ def test_the_best_checkpoint_is_found_in_a_renamed_folder(recipe, tmp_path, move
     for file in checkpoints.iterdir():  # the best possible score
         content = torch.load(file, weights_only=True)
         for state in content["callbacks"].values():
-            if state.get("monitor") == "val/loss":
-                state["best_model_score"] = torch.tensor(0.0)
+            if state.get("monitor") == "val/top1":
+                state["best_model_score"] = torch.tensor(1.0)
                 state["best_k_models"] = {
-                    path: torch.tensor(0.0) for path in state["best_k_models"]
+                    path: torch.tensor(1.0) for path in state["best_k_models"]
                 }
-                state["kth_value"] = torch.tensor(0.0)
+                state["kth_value"] = torch.tensor(1.0)
         torch.save(content, file)
     place = tmp_path / "runs"
     if moved == "moved":
@@ -82,7 +82,7 @@ def test_the_best_checkpoint_is_found_in_a_renamed_folder(recipe, tmp_path, move
     assert best.read_bytes() == before
     last = torch.load(best.with_name("last.ckpt"), weights_only=True)
     assert last["global_step"] == 12
-    [state] = [s for s in last["callbacks"].values() if s.get("monitor") == "val/loss"]
+    [state] = [s for s in last["callbacks"].values() if s.get("monitor") == "val/top1"]
     assert state["best_model_path"] == str(best)
 
 
@@ -100,6 +100,7 @@ def test_the_results_name_mixer_and_seed_of_the_training(recipe):
             "--ckpt_path",
             str(found),
             "--trainer.limit_test_batches=1",
+            "--trainer.callbacks+=smmix_pl.callbacks.ResultsFile",
         ]
     )
     results = yaml.safe_load(Path("runs/digits/version_1/results.json").read_text())
