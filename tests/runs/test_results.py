@@ -239,7 +239,9 @@ def test_published_results_of_the_same_protocol_are_shown(tested, tmp_path, caps
     table, files = compared(capsys, tmp_path, run)
     assert "MergeMix, arXiv 2510.23479" in table
     [row] = [
-        line for line in table.splitlines() if line.startswith("| top-1, 50% occlusion, batch")
+        line
+        for line in table.splitlines()
+        if line.startswith(f"| {metric_name('occlusion_batch_50')} |")
     ]
     assert "72.92%" in row  # CutMix
     assert "70.25%" in row  # the reduced SMMix
@@ -254,7 +256,9 @@ def test_published_occlusion_of_another_protocol_is_not_shown(tested, tmp_path, 
     run = as_deit(tested[0], tmp_path / "deit", patch_size=32)
     table, _ = compared(capsys, tmp_path, run)
     [row] = [
-        line for line in table.splitlines() if line.startswith("| top-1, 50% occlusion, batch")
+        line
+        for line in table.splitlines()
+        if line.startswith(f"| {metric_name('occlusion_batch_50')} |")
     ]
     assert "72.92%" not in row
     assert "81.10%" in table  # plain top-1 is still compared
