@@ -1,7 +1,7 @@
 """SMMix for vision transformers, in PyTorch and Lightning.
 
-The mixers, losses and backbones need only torch and timm. Names are imported when first used, so
-that `from smmix_pl import SMMix` loads neither Lightning nor anything else that it does not need.
+The mixers, losses, and backbones need only torch, timm, and NumPy. Names are imported when first
+used, so that `from smmix_pl import SMMix` does not load Lightning.
 """
 
 from importlib import import_module

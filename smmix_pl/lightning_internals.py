@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -148,6 +149,12 @@ class ConfigPrecedenceCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as the user wrote it."""
+
+
+def average_module(callback: WeightAveraging) -> LightningModule:
+    """Return the module with averaged weights; during a validation, the weights are swapped."""
+    assert callback._average_model is not None, "the callback is set up"
+    return cast(LightningModule, callback._average_model.module)
 
 
 def is_attached(module: LightningModule) -> bool:

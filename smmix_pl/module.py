@@ -19,9 +19,10 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import is_attached, reset_step_metrics, skip_finished_epoch
+from smmix_pl.logged_steps import logs_next_step
 from smmix_pl.losses import LossConfig, SMMixLoss
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.mixing import Mixed, Mixer, soft_labels
@@ -88,7 +89,7 @@ class SMMixModule(LightningModule):
         optim: OptimConfig = OptimConfig(),
     ) -> None:
         super().__init__()
-        # load_from_checkpoint passes settings as they are stored
+        # load_from_checkpoint passes settings as stored dicts
         guide = GuideConfig(**guide) if isinstance(guide, dict) else guide
         losses = LossConfig(**losses) if isinstance(losses, dict) else losses
         optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
@@ -170,8 +171,8 @@ class SMMixModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check that the model and the datamodule agree on the classes."""
         self.excluded_classes = None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ImageData):  # other datamodules, and plain data loaders
+        data = image_data(self.trainer)
+        if data is None:
             return
         if data.num_classes != self.num_classes:
             raise InputError(
@@ -203,7 +204,7 @@ class SMMixModule(LightningModule):
         self.mixing = _describe(self.mixer, mixed)
         losses = self.criterion.terms(mixed)
         loss = self.criterion.total(losses, self._soft_start())
-        if self._is_logged_step():
+        if logs_next_step(self.trainer):
             self._log_step(loss, losses, mixed)
         return {"loss": loss, "notes": mixed.notes}
 
@@ -280,7 +281,7 @@ class SMMixModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the norms of gradients and weights."""
-        if self._is_logged_step():
+        if logs_next_step(self.trainer):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms = {"grad_norm": gradients, "weight_norm": [weight.detach() for weight in weights]}
@@ -294,8 +295,8 @@ class SMMixModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how the weights were trained and how images are prepared for them."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, ImageData):
+        data = image_data(self.trainer)
+        if data is not None:
             checkpoint["prepared"] = {
                 "crop_pct": data.eval_recipe.crop_ratio,
                 "interpolation": data.eval_recipe.interpolation,
@@ -341,11 +342,6 @@ class SMMixModule(LightningModule):
         losses = F.cross_entropy(logits.float(), classes, ignore_index=OUTLIER, reduction="none")
         mean_loss.update(losses, weight=classes != OUTLIER)
         return {"logits": logits}
-
-    def _is_logged_step(self) -> bool:
-        """Return True at the steps whose values Lightning hands to the loggers."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (self.global_step + 1) % every == 0
 
     def _log_step(self, loss: Tensor, losses: dict[str, Tensor], mixed: Mixed) -> None:
         reset_step_metrics(self.trainer)

@@ -1,4 +1,4 @@
-"""Parity with recordings of the authors' code (golden/README.md)."""
+"""Parity with recordings of the authors' code (tests/golden/README.md)."""
 
 import pytest
 import torch

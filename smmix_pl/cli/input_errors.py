@@ -1,7 +1,7 @@
 """Invalid input as one line on stderr with exit status 2, for every command.
 
 Exceptions of other libraries are recognized by type and origin. Only where a library has neither,
-is its message read, and all such regular expressions are in this file.
+is its message read. All regular expressions for messages of Lightning and jsonargparse are here.
 """
 
 import errno
@@ -26,7 +26,7 @@ REJECTIONS = (
     *("AttributeError", "ImportError", "ModuleNotFoundError", "RuntimeError", "ValueError"),
     *("ZeroDivisionError", "InvalidVersion"),
 )
-"""What Lightning and the packages it asks raise for values that they reject."""
+"""What Lightning and the packages that it calls raise for values that they reject."""
 TEMPLATES = (
     (r'Parser key "([^"]+)": (.*?)\.? Got value: (.*)', r"\1=\3: \2"),
     (r'Parser key "([^"]+)": (.*)', r"\1: \2"),
@@ -39,6 +39,8 @@ TEMPLATES = (
     ),
 )
 """Messages of jsonargparse, and how they read as `option=value: problem`."""
+UNKNOWN_CLASS = re.compile(r"(?:dot import path string: |has no attribute ')(\w+)")
+UNKNOWN_OPTION = re.compile(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)")
 
 
 @contextmanager

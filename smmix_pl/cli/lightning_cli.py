@@ -1,7 +1,6 @@
 """The LightningCLI behind `fit`, `validate`, `test`, and `predict`."""
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -31,7 +30,13 @@ from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import description
 from smmix_pl.checks import in_range
 from smmix_pl.cli.config_paths import FROM_DATA, default_configs, resolve_configs
-from smmix_pl.cli.input_errors import input_error, parser_error, plain
+from smmix_pl.cli.input_errors import (
+    UNKNOWN_CLASS,
+    UNKNOWN_OPTION,
+    input_error,
+    parser_error,
+    plain,
+)
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.errors import InputError, did_you_mean
@@ -335,11 +340,11 @@ def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
 
 def nearest_names(message: str) -> str:
     """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
-    lost = re.search(r"(?:dot import path string: |has no attribute ')(\w+)", message)
+    lost = UNKNOWN_CLASS.search(message)
     if lost is not None:
         classes = {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
         return did_you_mean(lost[1], classes)
-    found = re.search(r"(?:[Oo]ption '|unrecognized arguments: --)([\w.]+)", message)
+    found = UNKNOWN_OPTION.search(message)
     if found is None or "before subcommand" in message:
         return ""
     section, *names = found[1].split(".")

@@ -101,7 +101,3 @@ def _wrapped(names: list[str]) -> str:
     import textwrap
 
     return "\n" + textwrap.fill(" ".join(names), 80, initial_indent="  ", subsequent_indent="  ")
-
-
-if __name__ == "__main__":
-    main()

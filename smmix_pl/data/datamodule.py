@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import Dataset, Sampler, Subset
 
@@ -387,13 +387,6 @@ class ImageData(LightningDataModule, ABC):
     def _ranks(self) -> tuple[int, int]:
         """Return the number of ranks and this rank, (1, 0) without a trainer."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def image_data(trainer: Trainer) -> ImageData:
-    """Return the datamodule of a trainer, which must be one of this package."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, ImageData), "SMMix callbacks need an ImageData datamodule"
-    return data
 
 
 def _cores() -> int:

@@ -99,5 +99,5 @@ def equal_width_bin(probability: Tensor, n_bins: int) -> Tensor:
     A probability of 0 belongs to the first bin.
     """
     # rounded once, from float64, so that a float32 that prints as an edge is on that edge
-    edges = torch.arange(1, n_bins, dtype=torch.float64) / n_bins
-    return torch.bucketize(probability, edges.to(probability))
+    edges = torch.arange(1, n_bins, dtype=torch.float64, device=probability.device) / n_bins
+    return torch.bucketize(probability, edges.to(probability.dtype))

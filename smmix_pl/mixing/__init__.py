@@ -1,6 +1,6 @@
 """Mixers: each one turns a batch of images and soft labels into a `Mixed` batch.
 
-This is the one place that lists the mixers. To add one, write its file and add it here.
+To add one, write its file, import it here, and list it in `smmix_pl/__init__.py` for configs.
 """
 
 from smmix_pl.mixing.attentive_cutmix import AttentiveCutMix

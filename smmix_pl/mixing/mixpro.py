@@ -80,7 +80,7 @@ class MixPro(Mixer):
 
     def cell_mask(self, batch: int, grid: tuple[int, int], rng: np.random.Generator) -> Tensor:
         """Draw the tokens that come from the source image: `(B, G_h, G_w)` bool, on the CPU."""
-        side = min(self.cell_side, max(grid))
+        side = self.cell_side
         cells = (math.ceil(grid[0] / side), math.ceil(grid[1] / side))
         total = cells[0] * cells[1]
         kept = math.ceil(total * rng.beta(self.alpha, self.alpha))

@@ -294,11 +294,15 @@ class Backbone(nn.Module):
         has_class = getattr(self.model, "cls_token", None) is not None
         return getattr(self.model, "has_class_token", has_class)
 
-    def _region_classifier(self) -> Any:
-        if self.token_head is not None:
-            return self.token_head
+    @property
+    def class_head(self) -> nn.Module:
+        """The head for class logits, the first one of a distilled model."""
         head = self.model.get_classifier()
-        return head[0] if isinstance(head, tuple) else head  # distilled models have two
+        classifier: nn.Module = head[0] if isinstance(head, tuple) else head
+        return classifier
+
+    def _region_classifier(self) -> nn.Module:
+        return self.class_head if self.token_head is None else self.token_head
 
     def _guide_autocast(self, device: str) -> torch.autocast:
         # Without a cache: weights that are cast here carry no gradient, and the training pass under

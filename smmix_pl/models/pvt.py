@@ -82,8 +82,6 @@ class PyramidVisionTransformer(nn.Module):
         self.num_prefix_tokens = 1
         self.grad_checkpointing = False
         self.strides = [patch_size * 2**stage for stage in range(self.num_stages)]
-        # Image sizes must be multiples of this, also after pruning, because of sr_ratios.
-        self.multiple = self.strides[-1]
         self.img_size = self._checked(to_2tuple(img_size))
         self.feature_info = [
             {"num_chs": dim, "reduction": stride, "module": f"block{stage}"}
@@ -120,11 +118,12 @@ class PyramidVisionTransformer(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def _checked(self, size: Size) -> Size:
-        if size[0] % self.multiple or size[1] % self.multiple:
-            near = [max(1, round(side / self.multiple)) * self.multiple for side in size]
+        multiple = self.strides[-1]  # also after pruning, because of sr_ratios
+        if size[0] % multiple or size[1] % multiple:
+            near = [max(1, round(side / multiple)) * multiple for side in size]
             raise InputError(
                 f"data.image_size={size[0]} x {size[1]}: not divisible by the last patch size "
-                f"{self.multiple} of PVT. Use {near[0]} x {near[1]}."
+                f"{multiple} of PVT. Use {near[0]} x {near[1]}."
             )
         return size
 

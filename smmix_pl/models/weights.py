@@ -302,17 +302,12 @@ def _init_token_head(
     if _shapes(found) == _shapes(own.state_dict()):
         own.load_state_dict(found)
         return "from the file"
-    classifier = _class_head(backbone)
+    classifier = backbone.class_head.state_dict()
     loaded = any(_in_head(backbone.model, name) for name in fitting)
     if init == "class_head" and loaded and _shapes(classifier) == _shapes(own.state_dict()):
         own.load_state_dict(classifier)
         return "from the class head"
     return "fresh"
-
-
-def _class_head(backbone: Backbone) -> Weights:
-    head = backbone.model.get_classifier()
-    return (head[0] if isinstance(head, tuple) else head).state_dict()
 
 
 def _in_head(model: Any, name: str) -> bool:

@@ -1,6 +1,6 @@
 """The table of all metrics: keys, display names, units, direction, meaning, and panel.
 
-Summary table, comparison, dashboard, HTML report, and docs/reference/metrics.md are generated from
+Summary table, comparison, dashboard, HTML report, and docs/metrics.md are generated from
 it. A key may hold placeholders: `occlusion_{ratio}` stands for `occlusion_25` and others.
 """
 

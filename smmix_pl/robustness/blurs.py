@@ -1,14 +1,13 @@
 """Blurs among the common corruptions. Images are `(B, C, H, W)` in [0, 1]."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Generators = Sequence[torch.Generator]
+from smmix_pl.robustness.patches import Generators
 
 
 def gaussian_blur(images: Tensor, sigma: float, _: Generators) -> Tensor:

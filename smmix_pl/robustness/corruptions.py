@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from smmix_pl.robustness.blurs import defocus_blur, gaussian_blur, zoom_blur
-from smmix_pl.robustness.patches import place_generator
+from smmix_pl.robustness.patches import Generators, place_generator
 from smmix_pl.robustness.recompression import jpeg_compression, pixelate
 
 Constants = Literal["imagenet", "cifar"]
-Generators = Sequence[torch.Generator]
 
 
 def corrupt(

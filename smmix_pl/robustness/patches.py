@@ -20,6 +20,10 @@ Grid = tuple[int, int]
 Fill = Literal["zero", "mean", "noise", "blur"]
 
 
+Generators = Sequence[torch.Generator]
+"""One generator per image of a batch."""
+
+
 def place_generator(seed: int, place: int) -> torch.Generator:
     """Return the CPU generator of an image's random choices, independent of the global one.
 

@@ -1,6 +1,6 @@
 """Corruptions that use Pillow. Images are `(B, 3, H, W)` in [0, 1]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-Generators = Sequence[torch.Generator]
+from smmix_pl.robustness.patches import Generators
+
 Picture = Image.Image
 
 

@@ -179,6 +179,7 @@ def to_onnx(trained: TrainedBackbone, file: Path) -> str:
 
 
 def _loading_code(trained: TrainedBackbone, call: str) -> str:
-    registered_here = type(trained.model).__module__.startswith("smmix_pl")
-    register = f"import smmix_pl  # registers {trained.name} with timm\n" if registered_here else ""
-    return f"{register}timm.create_model({call})"
+    code = f"timm.create_model({call})"
+    if type(trained.model).__module__.startswith("smmix_pl"):
+        code = f"import smmix_pl.models  # registers {trained.name} with timm\n{code}"
+    return code

@@ -15,20 +15,7 @@ from smmix_pl.lightning_internals import configured_version, set_version
 from smmix_pl.runs.checkpoint_io import last_checkpoint, read_checkpoint
 from smmix_pl.runs.run_files import UNFINISHED, check_run_folder, write_atomic
 from smmix_pl.runs.slurm import job_of, requeued_job
-from smmix_pl.runs.training_state import (
-    check_progress,
-    follow_moved_folder,
-    resume_interrupted_epoch,
-)
 from smmix_pl.runs.wandb_logger import WandbLogger
-
-__all__ = [
-    "check_progress",
-    "follow_moved_folder",
-    "resume_interrupted_epoch",
-    "resume_latest",
-    "should_resume",
-]
 
 
 def run_folders(trainer: Trainer) -> tuple[CSVLogger, list[Path]]:

@@ -11,15 +11,7 @@ from torch import Tensor
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import repeat_validation, validation_was_due
 
-PROGRESS = ("ready", "started", "processed", "completed")
-COUNTS = dict.fromkeys(PROGRESS, 0)
-LOOPS = {
-    "epoch_progress": {"total": COUNTS, "current": COUNTS},
-    "epoch_loop.batch_progress": {"total": COUNTS, "current": COUNTS, "is_last_batch": False},
-    "epoch_loop.val_loop.batch_progress": {"total": COUNTS, "current": COUNTS},
-}
 TRAINING: dict[str, Any] = {
-    "loops": {"fit_loop": LOOPS},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [],
     "callbacks": {},
@@ -29,7 +21,7 @@ TRAINING: dict[str, Any] = {
 """Example of what a run needs besides the weights; see `mismatch`."""
 
 
-def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer | None = None) -> None:
+def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
     """Check that a checkpoint contains the training state that `fit` restores.
 
     Args:
@@ -39,20 +31,18 @@ def check_progress(checkpoint: Mapping[str, Any], trainer: Trainer | None = None
     Raises:
         InputError: A part is missing or has another type.
     """
-    expected = dict(TRAINING)
-    if trainer is not None:
-        expected["loops"] = {"fit_loop": trainer.fit_loop.state_dict()}
-        own = {callback.state_key: callback.state_dict() for callback in _callbacks(trainer)}
-        saved = checkpoint.get("callbacks")
-        known = saved if isinstance(saved, dict) else {}
-        expected["callbacks"] = {key: state for key, state in own.items() if key in known and state}
-        precision = type(trainer.precision_plugin).__qualname__
-        if precision in checkpoint:
-            expected[precision] = trainer.precision_plugin.state_dict()
+    expected = TRAINING | {"loops": {"fit_loop": trainer.fit_loop.state_dict()}}
+    own = {callback.state_key: callback.state_dict() for callback in _callbacks(trainer)}
+    saved = checkpoint.get("callbacks")
+    known = saved if isinstance(saved, dict) else {}
+    expected["callbacks"] = {key: state for key, state in own.items() if key in known and state}
+    precision = type(trainer.precision_plugin).__qualname__
+    if precision in checkpoint:
+        expected[precision] = trainer.precision_plugin.state_dict()
     where = mismatch(expected, checkpoint)
     if where is not None:
         raise InputError(
-            f"--ckpt_path={_path(trainer)}: the training state is missing or corrupt ({where}). "
+            f"--ckpt_path={trainer.ckpt_path}: the training state is missing or corrupt ({where}). "
             "Start a new run from its weights with --model.init_from."
         )
 
@@ -97,27 +87,17 @@ def _same_kind(expected: Any, found: Any) -> bool:
     return isinstance(found, type(expected)) or not isinstance(expected, bool | str)
 
 
-def resume_interrupted_epoch(checkpoint: dict[str, Any], trainer: Trainer | None = None) -> None:
+def resume_interrupted_epoch(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     """Correct the progress of a checkpoint that Lightning would resume at the wrong place.
 
     An epoch that `max_time` or `max_steps` cut off is continued; Lightning would end it. The
     validation that was due after the checkpoint's last batch is run; Lightning would skip it.
 
     Args:
-        checkpoint: Checkpoint of a run, changed in place.
-        trainer: Trainer that is about to resume. None leaves validation as it was saved.
-
-    Raises:
-        InputError: The progress is missing or corrupt.
+        checkpoint: Checkpoint of a run, checked by `check_progress`; changed in place.
+        trainer: Trainer that is about to resume.
     """
-    loops = checkpoint.get("loops")
-    if (where := mismatch({"fit_loop": LOOPS}, loops, "loops")) is not None:
-        raise InputError(
-            f"--ckpt_path={_path(trainer)}: the progress of the run is missing or corrupt "
-            f"({where}). Start a new run from its weights with --model.init_from."
-        )
-    assert loops is not None
-    progress = loops["fit_loop"]
+    progress = checkpoint["loops"]["fit_loop"]
     epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
     within_epoch = epochs["total"]["processed"] == epochs["total"]["completed"]
     if not within_epoch and not batches["is_last_batch"]:
@@ -125,7 +105,7 @@ def resume_interrupted_epoch(checkpoint: dict[str, Any], trainer: Trainer | None
             count["processed"] = count["completed"]
     after_batch = batches["total"]["completed"] == batches["total"]["processed"] - 1
     unvalidated = within_epoch and after_batch
-    if unvalidated and trainer is not None and validation_was_due(trainer, progress):
+    if unvalidated and validation_was_due(trainer, progress):
         repeat_validation(progress)
 
 
@@ -181,7 +161,3 @@ def _keep_own_files(state: dict[str, Any], folder: str) -> None:
 def _callbacks(trainer: Trainer) -> list[Any]:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks
-
-
-def _path(trainer: Trainer | None) -> str:
-    return str(trainer.ckpt_path) if trainer is not None else ""

@@ -21,7 +21,9 @@ MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 
 
 class WandbLogger(loggers.WandbLogger):
-    """Lightning's WandbLogger, which never prompts for a login. A killed run loses one second.
+    """Lightning's WandbLogger, which never prompts for a login.
+
+    A killed run loses at most the last second of its log.
 
     Args:
         project: W&B project.

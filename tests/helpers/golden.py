@@ -1,4 +1,4 @@
-"""Recordings of the authors' code (golden/README.md) and modules with the recorded weights."""
+"""Recordings of the authors' code (tests/golden/README.md), and modules with their weights."""
 
 from pathlib import Path
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from smmix_pl.callbacks.output.figure_saver import save_figure
-from smmix_pl.data.datamodule import ImageData, image_data
+from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult
@@ -54,7 +55,7 @@ class EvalBatch:
     @property
     def data(self) -> ImageData:
         """Datamodule that the images come from."""
-        return image_data(self.trainer)
+        return require_image_data(self.trainer)
 
     def without_outliers(self) -> "EvalBatch":
         """Return the batch without the images that belong to no class."""
@@ -189,7 +190,7 @@ class Evaluation(Callback, ABC):
         self._seen += len(images)
         model = cast(SMMixModule, pl_module)
         evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
-        if image_data(trainer).has_outliers and not self.includes_outliers:
+        if require_image_data(trainer).has_outliers and not self.includes_outliers:
             evaluated = evaluated.without_outliers()
         if evaluated.places:
             self.update(evaluated)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
 from smmix_pl.checks import in_range
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.metrics import (
     AdaptiveCalibration,
     ClasswiseCalibration,
@@ -48,15 +48,16 @@ class Calibration(Evaluation):
         """Reset the metrics."""
         self.bins = on_device(ReliabilityBins(self.n_bins), model)
         self.adaptive = on_device(AdaptiveCalibration(self.n_bins), model)
-        evaluated = len(image_data(trainer).class_subset or range(model.num_classes))
+        evaluated = len(require_image_data(trainer).class_subset or range(model.num_classes))
         classwise = ClasswiseCalibration(model.num_classes, self.n_bins, evaluated)
         self.classwise = on_device(classwise, model)
         self.scores = on_device(ProperScores(), model)
 
     def update(self, batch: EvalBatch) -> None:
         """Add a batch."""
+        classes = batch.classes
         for metric in (self.bins, self.adaptive, self.classwise, self.scores):
-            metric.update(batch.logits, batch.classes)
+            metric.update(batch.logits, classes)
 
     def compute(self, images: int) -> EvalResult:
         """Return all metrics, and the data of the reliability diagram."""

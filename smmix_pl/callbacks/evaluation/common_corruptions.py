@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
 from smmix_pl.checks import one_of
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize, normalize
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
@@ -57,7 +57,7 @@ class Corruptions(Evaluation):
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
         """Reset the accuracies."""
-        small = max(image_data(trainer).image_size) < 64
+        small = max(require_image_data(trainer).image_size) < 64
         self.chosen: Constants = self.constants or ("cifar" if small else "imagenet")
         self.cells = [(name, severity) for name in self.names for severity in self.severities]
         self.accuracy = on_device(SweepAccuracy(1 + len(self.cells)), model)

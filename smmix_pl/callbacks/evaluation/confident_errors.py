@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation
 from smmix_pl.checks import in_range
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots.error_gallery import error_gallery
@@ -56,18 +56,15 @@ class ConfidentErrors(Evaluation):
     def update(self, batch: EvalBatch) -> None:
         """Keep the errors of a batch that are among the most confident so far."""
         confidence, predicted = batch.logits.float().softmax(dim=1).max(dim=1)
-        wrong = torch.where(predicted != batch.classes, confidence, -1.0)
-        order = wrong.argsort(descending=True, stable=True)[: self.count].tolist()
+        classes = batch.classes
+        wrong = torch.where(predicted != classes, confidence, -1.0)
+        order = wrong.argsort(descending=True, stable=True)[: self.count]
+        columns = (values[order].tolist() for values in (wrong, classes, predicted))
+        least = self.worst[-1].confidence if len(self.worst) == self.count else 0.0
         errors = [
-            WrongImage(
-                float(wrong[i]),
-                batch.places[i],
-                int(batch.classes[i]),
-                int(predicted[i]),
-                batch.images[i].float().cpu(),
-            )
-            for i in order
-            if wrong[i] >= 0
+            WrongImage(value, batch.places[i], true, found, batch.images[i].float().cpu())
+            for i, value, true, found in zip(order.tolist(), *columns, strict=True)
+            if value >= least
         ]
         self.worst = _most_confident(self.worst + errors, self.count)
 
@@ -84,14 +81,14 @@ class ConfidentErrors(Evaluation):
         """Return a gallery of the images with true and predicted class."""
         if not self.worst:
             return {}
-        names = image_data(self._trainer).class_names
+        names = require_image_data(self._trainer).class_names
         errors = [(names[one.true], names[one.predicted], one.confidence) for one in self.worst]
         return {"errors": error_gallery(self._plain_images(), errors)}
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the figures, and log the table to W&B."""
         super().on_test_end(trainer, pl_module)
-        names = image_data(trainer).class_names
+        names = require_image_data(trainer).class_names
         columns = ["image", "true class", "predicted class", "confidence", "place in the test set"]
         for logger in trainer.loggers if trainer.is_global_zero and self.worst else []:
             if isinstance(logger, WandbLogger):
@@ -106,7 +103,7 @@ class ConfidentErrors(Evaluation):
                 logger.log_table("test/confident_errors", columns=columns, data=rows)
 
     def _plain_images(self) -> list[Tensor]:
-        data = image_data(self._trainer)
+        data = require_image_data(self._trainer)
         return [denormalize(error.image, data.mean, data.std) for error in self.worst]
 
 

@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
-from smmix_pl.data.datamodule import image_data
 from smmix_pl.data.datasets.corrupted import Corrupted
+from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule

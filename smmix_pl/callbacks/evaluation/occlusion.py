@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
 from smmix_pl.checks import in_range, one_of
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
@@ -95,7 +95,7 @@ class Occlusion(Evaluation):
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
         """Reset the accuracies: one for the complete image, and one for each drop and ratio."""
-        data = image_data(trainer)
+        data = require_image_data(trainer)
         if self.patch_size == "model":
             self.grid = model.backbone.grid
         else:

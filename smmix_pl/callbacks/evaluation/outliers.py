@@ -10,7 +10,8 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAveragePrecision
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
-from smmix_pl.data.datamodule import ImageData, image_data
+from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import normalize
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import OUTLIER, DetectionHistograms, merge_bins
@@ -50,7 +51,7 @@ class OutlierDetection(Evaluation):
         """
         if stage != "test" or self.outliers is None:
             return
-        data, size = image_data(trainer), self.outliers.image_size
+        data, size = require_image_data(trainer), self.outliers.image_size
         if size != data.image_size:
             raise InputError(
                 f"OutlierDetection.outliers.image_size={list(size)}: must equal data.image_size. "
@@ -133,7 +134,7 @@ class OutlierPrecision(Evaluation):
         Raises:
             InputError: The dataset contains no outliers.
         """
-        data = image_data(trainer)
+        data = require_image_data(trainer)
         if not data.has_outliers:
             raise InputError(
                 f"trainer.callbacks: OutlierPrecision does not support {type(data).__name__}, "

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
@@ -42,7 +42,7 @@ class PatchShuffle(Evaluation):
         Raises:
             InputError: A grid does not divide the image.
         """
-        height, width = image_data(trainer).image_size
+        height, width = require_image_data(trainer).image_size
         fitting = [n for n in self.grids or PUBLISHED if n > 0 and not (height % n or width % n)]
         for grid in self.grids or ():
             if grid not in fitting:

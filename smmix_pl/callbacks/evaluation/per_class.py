@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import ClassCounts
 from smmix_pl.metrics.class_counts import MAX_CLASSES
@@ -41,7 +41,7 @@ class PerClassMetrics(Evaluation):
                 f"the model has {model.num_classes}. Remove it."
             )
         self.counts = on_device(ClassCounts(model.num_classes), model)
-        self.names = image_data(trainer).class_names
+        self.names = require_image_data(trainer).class_names
 
     def update(self, batch: EvalBatch) -> None:
         """Add a batch."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 
 
 class PredictionsCSV(BasePredictionWriter):
@@ -43,7 +43,7 @@ class PredictionsCSV(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the predictions of one batch."""
-        names = image_data(trainer).class_names
+        names = require_image_data(trainer).class_names
         labels = [names[label] for label in prediction["class"].tolist()]
         probabilities = [f"{p:.6f}" for p in prediction["probability"].tolist()]
         self._write(list(zip(prediction["file"], labels, probabilities, strict=True)))

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from smmix_pl.callbacks.evaluation.base import finished_evaluations
 from smmix_pl.callbacks.output.figure_saver import run_folder
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult, as_json, write_results
 from smmix_pl.seeding import run_seed
@@ -78,7 +78,7 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
         config: Path of the config saved by the command line. If there is none, the settings of the
             model are hashed instead.
     """
-    data = image_data(trainer)
+    data = require_image_data(trainer)
     return {
         "model": model.hparams["backbone"],
         "backbone_args": dict(model.hparams.get("backbone_args") or {}),

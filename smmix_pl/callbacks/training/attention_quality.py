@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from smmix_pl.callbacks.training.logged_steps import logs_this_step
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
+from smmix_pl.logged_steps import log_interval, logs_this_step
 from smmix_pl.mixing.regions import least_attended, most_attended, paste, window_mask
 from smmix_pl.models import Backbone
 from smmix_pl.module import SMMixModule
@@ -19,8 +19,8 @@ class AttentionQuality(Callback):
     """Logs how well the model's attention separates regions, on a few training images.
 
     The images are mixed by max-min regions of half the grid side. The run's own mixer is not used,
-    so the curves of different mixers can be compared. Each measurement costs two forward passes in
-    eval mode and draws no random numbers, so training is unchanged.
+    so the curves of different mixers can be compared. Each measurement costs two guide passes.
+    Training is unchanged, because every step seeds its own random numbers.
 
     Logged keys, each a mean over images:
         `attention/entropy`: Entropy of the attention over the N tokens, divided by log N.
@@ -58,7 +58,7 @@ class AttentionQuality(Callback):
         """Measure and log if a measurement is due."""
         if not logs_this_step(trainer):
             return
-        logged = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = log_interval(trainer)
         interval = -(-self.every_n_steps // logged) * logged
         if (trainer.global_step - logged) % interval:
             return

@@ -13,10 +13,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation.base import on_device
-from smmix_pl.callbacks.training.logged_steps import logs_this_step
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
+from smmix_pl.lightning_internals import average_module
+from smmix_pl.logged_steps import logs_this_step
 from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.models.weights import check_finite_weights
 from smmix_pl.module import SMMixModule
@@ -88,9 +89,8 @@ class EMA(WeightAveraging):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Use the EMA model for guide passes, if requested."""
         if self.as_guide:
-            assert self._average_model is not None
-            average = cast(SMMixModule, self._average_model.module)
-            _set_guide_model(pl_module, average)
+            average = cast(SMMixModule, average_module(self))
+            cast(SMMixModule, pl_module).set_guide_model(average.backbone)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,7 +105,7 @@ class EMA(WeightAveraging):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the EMA weights the model's weights."""
         if self.as_guide:
-            _set_guide_model(pl_module, None)
+            cast(SMMixModule, pl_module).set_guide_model(None)
         super().on_train_end(trainer, pl_module)
 
     def on_load_checkpoint(
@@ -142,9 +142,8 @@ class EMA(WeightAveraging):
         """In `fit`, evaluate the raw weights on the batch."""
         if not self._validates_both(trainer):
             return
-        assert self._average_model is not None
         images, classes = batch
-        raw = self._average_model.module.eval()  # the weights are swapped
+        raw = average_module(self).eval()  # the weights are swapped
         with trainer.precision_plugin.forward_context():
             logits = raw(images)
         self._accuracy.update(logits, classes)
@@ -191,8 +190,3 @@ def _check_states(trainer: Trainer, pl_module: LightningModule, checkpoint: dict
             "Start a new run from its weights with --model.init_from."
         )
     check_finite_weights(checkpoint["current_model_state"], str(trainer.ckpt_path))
-
-
-def _set_guide_model(pl_module: LightningModule, source: SMMixModule | None) -> None:
-    model = cast(Any, pl_module)
-    model.set_guide_model(None if source is None else source.backbone)

@@ -9,7 +9,7 @@ from torch import Tensor
 from smmix_pl.callbacks.output.figure_saver import run_folder, save_figure
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
-from smmix_pl.data.datamodule import image_data
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 from smmix_pl.mixing.smmix import target_fraction
@@ -25,8 +25,8 @@ class MixedImages(Callback):
     figure of four rows at 224 pixels takes about 150 kB in W&B.
 
     Args:
-        every_n_epochs: Epochs between two figures, counting only epochs with validation. The last
-            epoch of `trainer.max_epochs` is always drawn.
+        every_n_epochs: Epochs between two figures. Epochs without validation draw none. The last
+            epoch of `trainer.max_epochs` is drawn too, if it is validated.
         examples: Number of rows. At most one validation batch is used.
     """
 
@@ -58,7 +58,7 @@ class MixedImages(Callback):
         images, classes = batch
         rows = min(self.examples, len(images))
         pairs = [*range(rows), *range(-rows, 0)]  # far apart, so usually of different classes
-        data = image_data(trainer)
+        data = require_image_data(trainer)
         names = [data.class_names[label] for label in classes[pairs].tolist()]
         backbone = cast(SMMixModule, pl_module).backbone
         side = max(1, min(backbone.grid) // 2)

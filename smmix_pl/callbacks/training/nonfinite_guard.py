@@ -10,10 +10,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
-from smmix_pl.callbacks.training.logged_steps import logs_this_step
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.errors import InputError
+from smmix_pl.logged_steps import logs_this_step
 from smmix_pl.module import SMMixModule
 
 
@@ -70,10 +70,11 @@ class NonFiniteGuard(Callback):
         batches, self._batches = self._batches, []
         if self.action == "off":
             return
-        checks = _are_finite(batches, _local_gradients(optimizer), trainer.scaler is not None)
-        losses, gradients = checks.to(torch.int32).tolist()
+        local = _local_gradients(optimizer)
+        checks = _are_finite(batches, local, trainer.scaler is not None).float()
         if trainer.world_size > 1:
-            losses, gradients = trainer.strategy.reduce(checks.float(), reduce_op="min").tolist()
+            checks = trainer.strategy.reduce(checks, reduce_op="min")
+        losses, gradients = checks.tolist()
         finite = losses and gradients
         self.consecutive = 0 if finite else self.consecutive + 1
         left_to_scaler = losses and trainer.scaler is not None and self.consecutive < self.patience

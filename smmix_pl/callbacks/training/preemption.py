@@ -21,6 +21,7 @@ from smmix_pl.lightning_internals import (
     step_metrics,
     validates_after_step,
 )
+from smmix_pl.logged_steps import logs_this_step
 from smmix_pl.runs.checkpoint_io import last_checkpoint
 from smmix_pl.runs.run_files import write_atomic
 from smmix_pl.runs.slurm import keep_job, requeue, slurm_job
@@ -192,8 +193,7 @@ def _requeue_signal(trainer: Trainer) -> int:
 
 def _log_step(trainer: Trainer) -> None:
     """Log the step that has just ended, as Lightning would after this hook."""
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    if trainer.is_global_zero and every and trainer.global_step % every == 0:
+    if trainer.is_global_zero and logs_this_step(trainer):
         values = step_metrics(trainer) | {"epoch": trainer.current_epoch}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step - 1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from smmix_pl.callbacks.training.logged_steps import logs_next_step, logs_this_step
+from smmix_pl.logged_steps import logs_next_step, logs_this_step
 from smmix_pl.step_timer import StepTimer
 
 GIB = 2**30
