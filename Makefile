@@ -30,12 +30,12 @@ $(BIN)/python:
 	$(if $(UV),$(UV) venv --quiet --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
 
 $(BIN)/.installed: setup.cfg constraints.txt | $(BIN)/python
-	@echo "Installing smmix_pl and its dependencies into $(VENV) (torch is most of about 6 GB)."
+	@echo "Installing smmix_pl and its dependencies into $(VENV) (torch is most of 6.5 GB)."
 	$(PIP) $(QUIET) --constraint constraints.txt --editable .
 	touch $@
 
 $(BIN)/.installed-test: setup.cfg constraints.txt | $(BIN)/python
-	@echo "Installing smmix_pl with test dependencies into $(VENV) (torch is most of about 6 GB)."
+	@echo "Installing smmix_pl with test dependencies into $(VENV) (torch is most of 6.5 GB)."
 	$(PIP) $(QUIET) --constraint constraints.txt --editable '.[test]'
 	touch $@ $(BIN)/.installed
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measure everything that only a GPU can tell, in one call of at most nine minutes:
+# Measure everything that needs a GPU, in one call of at most nine minutes:
 #
 #   benchmarks/gpu.sh [OUT]             on a machine with one NVIDIA GPU; OUT defaults to runs/gpu
-#   benchmarks/gpu.sh --smoke [OUT]     every part on the CPU with tiny sizes, in about two minutes
+#   benchmarks/gpu.sh --smoke [OUT]     every part on the CPU with tiny sizes (143 s on 2 cores)
 #   python benchmarks/gpu_report.py OUT --write     put the results into benchmarks/README.md
 #
 # Parts, in this order: tests (gpu_tests.py, 90 s), training steps (gpu_steps.py, 180 s), loader
@@ -19,14 +19,14 @@
 # Exit status: 0 if every part succeeded or was skipped for lack of data, otherwise 1.
 #
 # The machine needs no network. Everything it lacks is in CARRY; every item is optional, and a part
-# whose data is missing says so and is skipped:
+# whose data is missing reports it and is skipped:
 #   wheels/      packages that the machine does not have; installed only if importing smmix_pl fails:
 #                  pip download --only-binary=:all: --python-version 3.12 \
 #                    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 #                    --platform manylinux2014_x86_64 -d carry/wheels \
 #                    'jsonargparse[signatures]' wandb pydantic hypothesis pytest-timeout
 #                A first run with --smoke on the machine names what else is missing.
-#   reference/   clone of github.com/ChenMnZ/SMMix, whose training step is timed beside ours
+#   reference/   clone of github.com/ChenMnZ/SMMix, whose training step is timed in turn with ours
 #   photos/      JPEG photographs of ImageNet size, in any folders; 50 to a few hundred
 #   cifar10/     train/CLASS/*.jpg and test/CLASS/*.jpg, or one tar archive of both
 set -uo pipefail

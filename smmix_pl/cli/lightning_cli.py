@@ -68,7 +68,7 @@ CONSTRUCTION_ERRORS = (
 UNSUPPORTED_CALLBACKS = {
     "BatchSizeFinder": "it changes the batch size, which the learning rate is scaled by",
     "GradientAccumulationScheduler": "it changes the global batch size during the run",
-    "LearningRateFinder": "it does not know model.optim.lr",
+    "LearningRateFinder": "it does not support model.optim.lr",
     "StochasticWeightAveraging": "it replaces the schedule. Use EMA instead",
 }
 LOWER_BOUNDS = {

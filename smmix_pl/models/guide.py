@@ -128,7 +128,7 @@ def _values(
         `(B, P, A)`.
     """
     # Averaging before the projection projects h * P tokens instead of M. The bias can be added
-    # afterwards, because each row of the map sums to 1.
+    # afterward, because each row of the map sums to 1.
     heads = attention_map.shape[1]
     means = attention_map[:, :, :prefix].flatten(1, 2) @ x  # (B, h * P, D)
     means, weight = means.unflatten(1, (heads, prefix)), weight.unflatten(0, (heads, -1))

@@ -13,7 +13,7 @@ class Panel(NamedTuple):
 
 
 class PictureSpec(NamedTuple):
-    """A logged figure; in the run folder as `pictures/test_reliability.png` and so forth."""
+    """A logged figure; in the run folder as `pictures/test_reliability.png` and so on."""
 
     key: str
     caption: str
@@ -40,7 +40,7 @@ PANELS = {
         "With EMA, val is the average of the weights and val_weights are the trained weights.",
     ),
     "Calibration": Panel(
-        "Does it know when it is wrong?",
+        "Is it calibrated?",
         "ECE is the gap between confidence and accuracy; 0 is best. The diagram shows whether the "
         "model is over- or underconfident. NLL and Brier score also fall as accuracy rises.",
     ),

@@ -23,7 +23,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Exit with status 75 on SIGTERM or SIGUSR1, and restore the earlier handlers afterwards.
+    """Exit with status 75 on SIGTERM or SIGUSR1, and restore the earlier handlers afterward.
 
     `Preemption` takes over while a Trainer runs. In a SLURM job, SIGUSR1 also requeues the job.
     """

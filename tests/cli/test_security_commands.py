@@ -164,7 +164,7 @@ POPEN = "init_args: {args: [touch, marker]}"
 CONFIGS = {
     "function": ("model: {mixer: {class_path: os.system}}", "os.system"),
     "class": (f"model: {{mixer: {{class_path: subprocess.Popen, {POPEN}}}}}", "subprocess.Popen"),
-    "by way of ours": (
+    "through this package": (
         f"trainer: {{callbacks: [{{class_path: {IMPORTING}.subprocess.Popen, {POPEN}}}]}}",
         "subprocess.Popen",
     ),
