@@ -224,7 +224,7 @@ class Backbone(nn.Module):
     def _choose_kernels(self, images: Tensor) -> None:
         """Use fused attention as timm chose it, except in bf16 on a CPU.
 
-        There, the fused kernel costs more than it saves; see benchmarks/README.md.
+        There, the fused kernel takes longer than the matrices it saves.
         """
         device = images.device.type
         autocast = torch.is_autocast_enabled(device)
