@@ -85,6 +85,26 @@ def test_imports_point_downward():
                 assert height[unit(module)] < height[own], f"{path.name} imports {module}"
 
 
+def test_mixing_needs_only_torch_and_numpy():
+    """And the standard library; `losses` and `models` may also use timm."""
+    for path in (PACKAGE / "mixing").glob("*.py"):
+        roots = {module.split(".")[0] for module, _ in imported(path)}
+        assert roots <= {*sys.stdlib_module_names, "torch", "numpy", "smmix_pl"}, path
+
+
+def test_no_test_imports_another():
+    for path in (ROOT / "tests").rglob("*.py"):
+        for module, names in imported(path):
+            parts = {part for name in (module, *names) for part in name.split(".")}
+            assert not [part for part in parts if part.startswith("test_")], path
+
+
+def test_folders_of_tests_are_those_of_the_package():
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
+    assert folders <= packages | {"benchmarks"}
+
+
 def test_mixing_losses_and_models_work_without_lightning():
     code = f"""
 import sys
