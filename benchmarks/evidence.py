@@ -5,9 +5,9 @@
     python benchmarks/evidence.py cifar10_few --data DIR
     python benchmarks/evidence.py cifar10 --data DIR
 
-Trains every method of configs/evidence/methods.yaml with the same recipe and seeds, and prints the
-mean and sample standard deviation over seeds as a Markdown table. The table and a figure of all
-seeds are also written to `--out`.
+Trains every method of evidence_methods.yaml with the same recipe and seeds, and prints the mean and
+sample standard deviation over seeds as a Markdown table. The table and a figure of all seeds are
+also written to `--out`.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S. Finished runs are not repeated and interrupted
 runs resume, so the methods can be trained in parts. Use another working directory for other
@@ -31,7 +31,6 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.runs.results import read_results
 
 Overrides = Mapping[str, Any]
@@ -80,7 +79,7 @@ def main() -> None:
 
 def read_methods() -> tuple[dict[str, Overrides], dict[str, Overrides]]:
     """Return the methods that are trained by default, and the experiments."""
-    content = yaml.safe_load((configs_folder() / "evidence/methods.yaml").read_text())
+    content = yaml.safe_load(Path(__file__).with_name("evidence_methods.yaml").read_text())
     return content["methods"], content["experiments"]
 
 

@@ -26,9 +26,13 @@ from timing import autocast, train_step
 from torch import Tensor
 
 from smmix_pl import Mixer, MixupCutMix, NoMix, OptimConfig, SMMix, SMMixModule, TransMix
+from smmix_pl.data import CIFAR10
+from smmix_pl.data.transforms import normalize
 from smmix_pl.metrics import ReliabilityBins, SweepAccuracy
 from smmix_pl.optim import create_optimizer, create_schedule
 from smmix_pl.robustness.patches import holes, random_order
+from smmix_pl.runs.results import Curve
+from smmix_pl.step_timer import synchronized_time
 
 METHODS: dict[str, type[Mixer] | Any] = {
     "no mixing": NoMix,
@@ -42,7 +46,6 @@ BATCH, PADDING, CLASSES = 512, 4, 10
 OPTIM = OptimConfig(lr=1e-3, lr_batch=512, min_lr=1e-5)
 WARMUP = 5 / 64
 """Fraction of the epochs that the learning rate rises, as in configs/cifar10_deit_t.yaml."""
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class DeviceImages:
@@ -76,7 +79,7 @@ class DeviceImages:
         for batch in range(len(self)):
             index = order[batch * self.batch : (batch + 1) * self.batch]
             crops = crop_and_flip(self.padded, index, *(at[index] for at in places), self.side)
-            yield normalize(crops), self.classes[index]
+            yield normalized(crops), self.classes[index]
 
 
 def crop_and_flip(
@@ -102,12 +105,9 @@ def crop_and_flip(
     return channels_last.permute(0, 3, 1, 2)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Return uint8 images as contiguous float32 with the mean and deviation of CIFAR-10 removed."""
-    scaled = images.to(torch.float32, memory_format=torch.contiguous_format)
-    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
-        scaled[:, channel].sub_(255 * mean).div_(255 * std)
-    return scaled
+def normalized(images: Tensor) -> Tensor:
+    """Return uint8 images as float32, normalized for CIFAR-10."""
+    return normalize(images, CIFAR10.own_mean, CIFAR10.own_std)
 
 
 class Run:
@@ -129,7 +129,7 @@ class Run:
         """Train a throwaway model, and return the seconds per epoch."""
         module = self._build()
         optimizer = create_optimizer(module.backbone, OPTIM, lr=1e-5)
-        batches, done, start = self.train_set.epoch(0), 0, time.monotonic()
+        batches, done, start = self.train_set.epoch(0), 0, self._synchronized_time()
         for images, classes in batches:
             self._step(module, optimizer, images, classes, (0, done))
             done += 1
@@ -167,7 +167,7 @@ class Run:
         accuracy = SweepAccuracy(1 + len(RATIOS)).to(self.options.device)
         order = random_order(module.backbone.grid, 0, range(len(self.test_classes)))
         for part in torch.arange(len(self.test_classes)).split(1000):
-            images, classes = normalize(self.test_images[part]), self.test_classes[part]
+            images, classes = normalized(self.test_images[part]), self.test_classes[part]
             ranks = order[part].to(self.options.device)
             with autocast(self.options.device, self.options.precision):
                 logits = module(images)
@@ -178,7 +178,7 @@ class Run:
                     accuracy.update(condition, module(images.masked_fill(hole, 0)), classes)
         curve = accuracy.compute()
         occluded = dict(zip((f"occlusion_{r:.0%}"[:-1] for r in RATIOS), curve[1:], strict=True))
-        area = float(torch.trapezoid(torch.tensor(curve), torch.tensor((0, *RATIOS)))) / RATIOS[-1]
+        area = Curve([0.0, *RATIOS], curve).area
         ece = float(bins.compute().ece)
         return {"top1": curve[0], "ece": ece, **occluded, "occlusion_auc_75": area}
 
@@ -208,9 +208,7 @@ class Run:
         train_step(module, optimizer, self.mixer, images, classes, rng, precision)
 
     def _synchronized_time(self) -> float:
-        if self.options.device == "cuda":
-            torch.cuda.synchronize()
-        return time.monotonic()
+        return synchronized_time(torch.device(self.options.device))
 
 
 def main() -> None:

@@ -40,7 +40,6 @@ from torch import Tensor
 from smmix_pl import CutMix, InputError, Mixer, SMMix
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.cli.input_errors import report_input_errors
-from smmix_pl.data.io.images import existing_folder
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
 from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.mixing.regions import (
@@ -144,8 +143,7 @@ def parse() -> argparse.Namespace:
 
 def load_images(folder: Path, count: int) -> Tensor:
     """Return the first images below a folder, normalized, `(count, 3, H, W)` on the CPU."""
-    existing_folder(folder, "--images")
-    files = ImageFiles(folder, eval_transform(EvalTransform(), SIZE))
+    files = ImageFiles(folder, eval_transform(EvalTransform(), SIZE), option="--images")
     pixels = torch.stack([files[index][0] for index in range(min(count, len(files)))])
     return normalize(pixels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 

@@ -39,6 +39,7 @@ from smmix_pl.cli.input_errors import (
 )
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
+from smmix_pl.data.datamodule import SPLITS_OF_STAGE
 from smmix_pl.errors import InputError, did_you_mean
 from smmix_pl.lightning_internals import ConfigPrecedenceCLI
 from smmix_pl.losses import LossConfig
@@ -78,7 +79,6 @@ LOWER_BOUNDS = {
     "gradient_clip_val": 0,
 }
 """Trainer settings that Lightning does not check."""
-SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 def run(words: Sequence[str]) -> None:
@@ -88,7 +88,6 @@ def run(words: Sequence[str]) -> None:
         words: The command and its options.
     """
     restrict_imports()
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
     command = words[0]
 
     class CommandCLI(SMMixCLI):
@@ -156,6 +155,11 @@ class SMMixCLI(ConfigPrecedenceCLI):
         command = self.config.get("subcommand")
         return self.config[command] if command else self.config
 
+    @property
+    def instantiated(self) -> Namespace:
+        """The same as `settings`, with objects in place of their options."""
+        return self.config_init[self.subcommand] if self.subcommand else self.config_init
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link data to model, and add what Lightning's Trainer does not have."""
         for name in FROM_DATA:
@@ -174,7 +178,9 @@ class SMMixCLI(ConfigPrecedenceCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and reject numbers that Lightning accepts and fails on later."""
-        super().parse_arguments(parser, args)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+            super().parse_arguments(parser, args)
         settings = self.settings
         if type(settings.seed_everything) is int:
             in_range("seed_everything", settings.seed_everything, 0, 2**32 - 1)
@@ -187,12 +193,12 @@ class SMMixCLI(ConfigPrecedenceCLI):
                 "turn validation off."
             )
         command = self.config.get("subcommand") or "fit"
-        limit = f"limit_{SPLITS[command]}_batches"
+        limit = f"limit_{SPLITS_OF_STAGE[command][0]}_batches"
         if settings.trainer[limit] == 0:
             raise InputError(f"trainer.{limit}=0: {command} needs batches. Remove the option.")
 
     def before_instantiate_classes(self) -> None:
-        """Merge callbacks, name the run, and find the checkpoint before anything is built."""
+        """Merge callbacks, name the run, and check `--ckpt_path` before anything is built."""
         settings = self.settings
         settings.trainer.callbacks = merged_callbacks(settings.trainer.callbacks or [])
         self._name_loggers()
@@ -233,7 +239,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with this package's progress bar and prediction writer."""
-        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        config = self.instantiated
         added = self.trainer_defaults["callbacks"]
         named = config.trainer.callbacks or []
         has_bar = any(isinstance(callback, ProgressBar) for callback in named)
@@ -249,7 +255,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
-        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        config = self.instantiated
         tested = config.get("ckpt_path") if self.subcommand not in (None, "fit") else None
         trained = provenance(read_checkpoint(tested)) if tested else {}
         mixer = trained.get("mixer", mixer_label(self.settings))

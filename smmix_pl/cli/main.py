@@ -56,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: Words of the command line. None uses those of the process. Invalid input prints a
-            one-line error and exits with status 2. `SMMIX_DEBUG=1` also prints the traceback.
+            one-line error and exits with status 2. `SMMIX_DEBUG=1` prints the traceback instead.
     """
     words = list(sys.argv[1:] if args is None else args)
     command = words[0] if words else "--help"
@@ -83,7 +83,7 @@ def help_text() -> str:
 
     folder = configs_folder()
     recipes = sorted(path.name for path in folder.glob("[!_]*.yaml"))
-    folders = {path.name for path in folder.iterdir() if path.is_dir()} - {"evidence"}
+    folders = {path.name for path in folder.iterdir() if path.is_dir()}
     overlays = sorted(f"{name}/" for name in folders)
     return HELP.format(
         training=_listing(TRAINING),

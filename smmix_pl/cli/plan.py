@@ -3,7 +3,6 @@
 import argparse
 import logging
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +63,6 @@ def main(words: Sequence[str]) -> None:
     restrict_imports()
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
     has_help = not {"-h", "--help"}.isdisjoint(words)
     has_recipe = any(word.partition("=")[0] in ("--config", "-c") for word in words)
     if not has_recipe and not has_help:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import Dataset, Sampler, Subset
 
@@ -17,7 +18,7 @@ from smmix_pl.data.io.download import Archive, fetch
 from smmix_pl.data.io.file_lists import collect_ignored, counted
 from smmix_pl.data.io.images import existing_folder, reading_lists
 from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good
-from smmix_pl.data.samplers import EvaluationSampler, TrainingSampler
+from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.data.splits import training_split
 from smmix_pl.data.transforms import (
     EvalTransform,
@@ -252,10 +253,9 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of images in each open split that has a length."""
-        return {
-            part: len(images) for part, images in self._sets.items() if hasattr(images, "__len__")
-        }
+        """Number of images in each open split."""
+        sets: dict[str, Any] = self._sets
+        return {split: len(images) for split, images in sets.items()}
 
     def train_dataloader(self) -> ImageLoader:
         """Return shuffled full batches. Their order depends on seed and epoch alone."""
@@ -375,7 +375,8 @@ class ImageData(LightningDataModule, ABC):
 
     def _evaluation_loader(self, split: str) -> ImageLoader:
         dataset = self._sets[split]
-        return self._loader(dataset, EvaluationSampler(dataset, *self._ranks()))
+        sampler = UnrepeatedDistributedSampler(dataset, *self._ranks(), shuffle=False)
+        return self._loader(dataset, sampler)
 
     def _next_batch(self) -> int:
         """Return the index of the next training batch, above 0 if a run resumes in mid-epoch."""
@@ -390,4 +391,6 @@ class ImageData(LightningDataModule, ABC):
 
 
 def _cores() -> int:
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)

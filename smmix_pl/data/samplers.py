@@ -60,18 +60,3 @@ class TrainingSampler(DistributedSampler[int]):
         order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         mine = order.repeat_interleave(self.repeats)[self.rank :: self.num_replicas]
         return mine[: self.num_samples].tolist()
-
-
-class EvaluationSampler(DistributedSampler[int]):
-    """Every image exactly once over all ranks, in order, without padding the last batch."""
-
-    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield the indices of the images of this rank."""
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)

@@ -17,27 +17,30 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
     Args:
         folder: Searched recursively, by the rule of `image_files`.
         transform: Maps a Pillow image to a tensor.
+        option: Option that the user named the folder with, for errors.
 
     Raises:
         InputError: The folder is missing or has no image.
     """
 
-    def __init__(self, folder: Path, transform: Transform) -> None:
-        existing_folder(folder, "data.predict_dir")
+    def __init__(
+        self, folder: Path, transform: Transform, option: str = "data.predict_dir"
+    ) -> None:
+        existing_folder(folder, option)
         found, ignored = image_files(folder)
         warn_ignored(str(folder), ignored)
         if not found:
             raise InputError(
-                f"data.predict_dir={folder}: no image file found. Set it to a folder of images."
+                f"{option}={folder}: no image file found. Set it to a folder of images."
             )
-        self.files = [Path(file) for file in found]
+        self.files = found
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        file = str(self.files[index])
+        file = self.files[index]
         return transformed(file, self.transform), file
 
 

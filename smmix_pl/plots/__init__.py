@@ -1,6 +1,6 @@
 """Matplotlib figures of numbers. Nothing here writes files or keeps state.
 
-Figures are 640 x 480 pixels at 100 dpi, the size of a W&B panel.
+Except for grids of images, figures are 640 x 480 pixels at 100 dpi, the size of a W&B panel.
 """
 
 from smmix_pl.plots.accuracy_curves import accuracy_curves, accuracy_heatmap, score_histograms

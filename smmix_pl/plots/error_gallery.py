@@ -1,11 +1,16 @@
 """Gallery of misclassified images."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from smmix_pl.plots.style import shorten
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLUMNS = 4
 

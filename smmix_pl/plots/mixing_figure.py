@@ -1,14 +1,18 @@
 """Figure of what a mixer does to images."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor
 
 from smmix_pl.plots.style import shorten
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Window = tuple[int, int, int]
 """Row, column, and side of a square window, in tokens."""

@@ -214,7 +214,7 @@ METRICS = (
         (
             "occlusion_{kind}_auc_{ratio}", "top-1, mean over 0 to {ratio}% occlusion, {kind}",
             "fraction", "higher",
-            "The same for another kind of occlusion",
+            "Mean accuracy over a range of another kind of occlusion, by trapezoids",
         ),
         (
             "occlusion_{kind}_{ratio}", "top-1, {ratio}% occlusion, {kind}", "fraction", "higher",

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-CONTENT = yaml.safe_load((configs_folder() / "evidence/methods.yaml").read_text())
+CONTENT = yaml.safe_load((ROOT / "benchmarks/evidence_methods.yaml").read_text())
 METHODS = CONTENT["methods"] | CONTENT["experiments"]
 
 

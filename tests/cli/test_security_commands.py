@@ -16,12 +16,12 @@ from helpers.attacks import (
     Trap,
     legacy_checkpoint,
     pickled,
-    reported_error,
     scripted,
     zip_checkpoint,
 )
 from helpers.data_trees import put
 from helpers.killed_runs import RECIPE
+from helpers.programs import refusal
 
 from smmix_pl import InputError
 from smmix_pl.cli.main import main
@@ -98,7 +98,7 @@ COMMANDS = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_no_command_runs_code_of_a_checkpoint(recipe, kind, capsys):
-    error = reported_error(capsys, main, COMMANDS[kind])
+    error = refusal(main, COMMANDS[kind], capsys)
     assert "trap.ckpt" in error
     assert ("model.init_from" if kind.startswith("timm") else "posix.system") in error
 
@@ -108,24 +108,22 @@ def test_run_does_not_resume_from_a_trap_or_a_folder(recipe, capsys, caplog):
     put(Path("runs/small/version_0/checkpoints/last.ckpt"), Path("trap.ckpt").read_bytes())
     words = ["fit", "--config", "recipe.yaml", "--trainer.max_epochs=1"]
     words += ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
-    error = reported_error(capsys, main, [*words, "--ckpt_path", "last"])
+    error = refusal(main, [*words, "--ckpt_path", "last"], capsys)
     assert "last.ckpt" in error
     assert "posix.system" in caplog.text
     put(Path("shards.ckpt/.metadata"), Path("trap.ckpt").read_bytes())
-    assert "shards.ckpt" in reported_error(capsys, main, [*words, "--ckpt_path", "shards.ckpt"])
+    assert "shards.ckpt" in refusal(main, [*words, "--ckpt_path", "shards.ckpt"], capsys)
 
 
 def test_tools_run_no_code_of_a_file(recipe, capsys):
-    assert "posix.system" in reported_error(
-        capsys, main, ["export", "trap.ckpt", "--output", "out.onnx"]
-    )
+    assert "posix.system" in refusal(main, ["export", "trap.ckpt", "--output", "out.onnx"], capsys)
     settings = {"backbone": "vit_tiny_patch16_224", "num_classes": 10, "image_size": [16, 16]}
     settings |= {"mean": [0.5], "std": [0.5], "backbone_args": {"checkpoint_path": "trap.ckpt"}}
     torch.save({"hyper_parameters": settings, "state_dict": {"a": torch.zeros(1)}}, "ours.ckpt")
-    error = reported_error(capsys, main, ["export", "ours.ckpt", "--output", "out.onnx"])
+    error = refusal(main, ["export", "ours.ckpt", "--output", "out.onnx"], capsys)
     assert "trap.ckpt" in error
     put(Path("run/results.json"), Path("trap.ckpt").read_bytes())
-    assert "results.json" in reported_error(capsys, main, ["compare", "run"])
+    assert "results.json" in refusal(main, ["compare", "run"], capsys)
 
 
 def test_names_in_results_are_not_paths(recipe, capsys):
@@ -136,7 +134,7 @@ def test_names_in_results_are_not_paths(recipe, capsys):
     for name in ("../../picture", str(Path("picture").absolute())):
         forged = json.dumps(content | {"reliability": {name: columns}})
         put(Path("run/results.json"), forged.encode())
-        error = reported_error(capsys, main, ["compare", "run", "--output", "deep/er"])
+        error = refusal(main, ["compare", "run", "--output", "deep/er"], capsys)
         assert "results.json" in error
     assert not list(Path().rglob("picture*"))
 
@@ -154,7 +152,7 @@ TAGS = [
 def test_tags_of_a_config_construct_no_objects(marker, text, capsys):
     put(Path("evil.py"), "open('marker', 'w')")
     put(Path("evil.yaml"), text)
-    error = reported_error(capsys, main, ["fit", "--config", "evil.yaml"])
+    error = refusal(main, ["fit", "--config", "evil.yaml"], capsys)
     assert "evil.yaml" in error
     assert "constructor" in error
 
@@ -183,9 +181,7 @@ def test_config_imports_from_known_packages_only(marker, kind, capsys, monkeypat
     put(Path("evil.py"), "open('marker', 'w')")
     text, name = CONFIGS[kind]
     put(Path("evil.yaml"), text)
-    error = reported_error(
-        capsys, main, ["fit", "--config", "digits.yaml", "--config", "evil.yaml"]
-    )
+    error = refusal(main, ["fit", "--config", "digits.yaml", "--config", "evil.yaml"], capsys)
     assert name in error
 
 
@@ -199,7 +195,7 @@ def test_config_imports_from_known_packages_only(marker, kind, capsys, monkeypat
     ],
 )
 def test_option_values_are_data(marker, words, capsys):
-    reported_error(capsys, main, ["fit", "--config", "digits.yaml", *words])
+    refusal(main, ["fit", "--config", "digits.yaml", *words], capsys)
 
 
 def test_check_data_imports_from_known_packages_only(marker, monkeypatch, capsys):

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from helpers.attacks import reported_error
 from helpers.data_trees import class_tree, jpeg, put
 from helpers.digits import quiet_trainer
+from helpers.programs import refusal
 from PIL import EpsImagePlugin, Image
 
 from smmix_pl import InputError, SMMix, SMMixModule
@@ -139,5 +139,5 @@ def test_names_cannot_forge_output(marker, capsys):
     assert "images/train/ant/evil train: good\\x1b[2J.jpg" in printed
     assert "latin1_\\udcff.jpg" in printed
     assert [line for line in printed.splitlines() if line.startswith("train: good")] == []
-    error = reported_error(capsys, main, ["export", "\x1b[2J\ngone.ckpt", "--output", "out.onnx"])
+    error = refusal(main, ["export", "\x1b[2J\ngone.ckpt", "--output", "out.onnx"], capsys)
     assert "\\x1b[2J gone.ckpt" in error

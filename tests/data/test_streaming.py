@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.data_trees import class_tree, put
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DistributedSampler
 
 from smmix_pl.data import HuggingFace, LitData, Shards
 from smmix_pl.data.io.images import BadImage
 from smmix_pl.data.io.shard_writer import write
-from smmix_pl.data.samplers import EvaluationSampler
 from smmix_pl.errors import InputError
 
 SMALL = {"image_size": 32, "batch_size": 2, "num_workers": 0}
@@ -75,7 +75,11 @@ def test_ranks_train_on_equal_parts_and_evaluate_every_image_once(folder, tmp_pa
     parts = [list(DistributedSampler(images, ranks, r, drop_last=True)) for r in range(ranks)]
     assert len({len(part) for part in parts}) == 1
     assert len(set().union(*parts)) == 15 // ranks * ranks
-    evaluated = [index for r in range(ranks) for index in EvaluationSampler(images, ranks, r)]
+    evaluated = [
+        index
+        for r in range(ranks)
+        for index in UnrepeatedDistributedSampler(images, ranks, r, shuffle=False)
+    ]
     assert sorted(evaluated) == list(range(15))
 
 

@@ -4,11 +4,9 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 
@@ -66,17 +64,3 @@ def tar_of(*members: tuple[tarfile.TarInfo, io.BytesIO]) -> bytes:
         for info, body in members:
             tar.addfile(info, body if info.isreg() else None)
     return content.getvalue()
-
-
-def reported_error(
-    capsys: pytest.CaptureFixture[str], program: Callable[[list[str]], object], words: Sequence[Any]
-) -> str:
-    """Return the error that a program prints for invalid input, after it exited with status 2."""
-    with pytest.raises(SystemExit) as stop:
-        program([str(word) for word in words])
-    printed = capsys.readouterr().err.strip()
-    assert stop.value.code == 2, printed
-    assert "Traceback" not in printed
-    last = printed.splitlines()[-1]
-    assert last.startswith("error: "), printed
-    return last

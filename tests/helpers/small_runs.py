@@ -1,8 +1,8 @@
 """A small module on the digits, and a trainer that writes nothing."""
 
 import torch
-from lightning.pytorch import Trainer
 
+from helpers.digits import quiet_trainer
 from smmix_pl import Digits, OptimConfig, SMMixModule
 from smmix_pl.data import TrainTransform
 
@@ -29,13 +29,4 @@ def module(mixer, **arguments):
 
 
 def trainer(tmp_path, **arguments):
-    settings = {
-        "default_root_dir": tmp_path,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**(settings | arguments))
+    return quiet_trainer(**({"default_root_dir": tmp_path, "log_every_n_steps": 1} | arguments))

@@ -183,7 +183,7 @@ class Evaluation(Callback, ABC):
     ) -> None:
         images, labels = batch
         first = self._seen
-        # EvaluationSampler deals the images out to the ranks one by one
+        # UnrepeatedDistributedSampler deals the images out to the ranks one by one
         places = [
             (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
         ]
