@@ -192,7 +192,8 @@ class SMMixModule(LightningModule):
         """Mix, forward, losses, log.
 
         Returns:
-            `loss`, and `notes`: what the mixer notes about the batch, such as its branch.
+            `loss`, `lam` (ratio of mixing), and `notes`: what the mixer notes about the batch,
+            such as its branch.
         """
         images, classes = batch
         # Stochastic depth and dropout; every rank draws its own
@@ -206,7 +207,7 @@ class SMMixModule(LightningModule):
         loss = self.criterion.total(losses, self._soft_start())
         if logs_next_step(self.trainer):
             self._log_step(loss, losses, mixed)
-        return {"loss": loss, "notes": mixed.notes}
+        return {"loss": loss, "lam": mixed.lam, "notes": mixed.notes}
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics: `fit` cannot update the inference tensors of `Trainer.validate`."""

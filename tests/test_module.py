@@ -130,13 +130,23 @@ def test_weights_of_the_extra_losses_rise_by_epoch(tmp_path):
         assert step["train/loss"] == pytest.approx(expected, rel=1e-5)
 
 
+class Ratios(Callback):
+    """Records the mixing ratio of every batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["lam"]))
+
+
 def mixing_ratios(tmp_path, seed, **arguments):
-    recorder = Recorder()
+    ratios = Ratios()
     seed_everything(seed)
-    trainer(tmp_path, max_epochs=2, limit_train_batches=6, callbacks=[recorder], **arguments).fit(
+    trainer(tmp_path, max_epochs=2, limit_train_batches=6, callbacks=[ratios], **arguments).fit(
         module(SMMix()), digits()
     )
-    return [step["train/lam"] for step in recorder.steps]
+    return ratios.seen
 
 
 def test_mixing_is_a_function_of_seed_epoch_and_batch(tmp_path):

@@ -65,7 +65,7 @@ class StepRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seen["mixing"].append(outputs["notes"])
-        self.seen["lam"].append(float(trainer.callback_metrics["train/lam"]))
+        self.seen["lam"].append(float(outputs["lam"]))
         self.seen["norms"].append(float(trainer.callback_metrics.get("train/grad_norm", "nan")))
 
     def on_before_optimizer_step(
