@@ -1,13 +1,9 @@
 """Several devices, and accumulated gradients, train like one device on the joined batch."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from helpers import distributed_training
+from helpers import distributed_training, processes
 from helpers.distributed_training import BATCH, SEED, STEPS, Rank, batches_of, images, module, train
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -64,17 +60,12 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 @pytest.fixture(scope="module", params=KINDS)
 def ranks(request, tmp_path_factory) -> list[Rank]:
-    """Run the helper in processes that Lightning starts, and return the record of each rank."""
+    """Run the helper on several ranks, and return the record of each."""
     folder = tmp_path_factory.mktemp(request.param)
     strategy, devices = request.param.split("-")
-    result = subprocess.run(
-        [sys.executable, distributed_training.__file__, folder, strategy, devices],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    program = (distributed_training.__file__, folder, strategy, devices)
+    for result in processes.run_ranks(int(devices), *program, cwd=folder):
+        assert result.returncode == 0, result.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(int(devices))]
 
 

@@ -1,24 +1,24 @@
 """Training and evaluation run on a device other than the CPU."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import fake_device
+from helpers import fake_device, processes
 
 NOTHING_COLLECTED = 5
+PROGRAM = """
+import sys
+
+import pytest
+
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--disable-warnings", sys.argv[1]]))
+"""
 
 
-def test_every_tensor_is_on_the_right_device():
+def test_every_tensor_is_on_the_right_device(tmp_path):
     tests = Path(fake_device.__file__).with_name("training_on_fake_device.py")
-    words = ["-q", "-p", "no:cacheprovider", "--disable-warnings", "--show-capture=no"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, str(tests)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = processes.run("program.py", tests, cwd=tmp_path)
     if done.returncode == NOTHING_COLLECTED:
         pytest.skip("needs a torch that supports devices written in Python")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -1,11 +1,10 @@
 """The methods that benchmarks/evidence.py compares, as options of the real command line."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers import processes
 
 from smmix_pl.cli.main import main
 
@@ -30,11 +29,11 @@ def test_evidence_trains_and_tabulates(tmp_path):
         "--trainer.check_val_every_n_epoch=1"
     )
     command = [
-        *(sys.executable, str(ROOT / "benchmarks/evidence.py"), "digits", "--seeds", "0"),
+        *(ROOT / "benchmarks/evidence.py", "digits", "--seeds", "0"),
         *("--methods", "none", "--flags", flags),
     ]
     for _ in range(2):
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        result = processes.run(*command, cwd=tmp_path)
         assert result.returncode == 0, result.stderr[-2000:]
     cells = [cell.strip() for cell in result.stdout.splitlines()[-1].strip("|").split("|")]
     assert cells[0] == "none"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import processes
 from torchvision.transforms.functional import crop, hflip
 
 ROOT = Path(__file__).parents[2]
@@ -97,13 +98,7 @@ def test_report_needs_markers(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_a_part_names_the_option(tmp_path):
-    program = str(ROOT / "benchmarks/gpu_loader.py")
-    result = subprocess.run(
-        [sys.executable, program, "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    result = processes.run(ROOT / "benchmarks/gpu_loader.py", "--out", tmp_path, cwd=tmp_path)
     assert result.returncode == 2
     assert "--smoke" in result.stderr
 

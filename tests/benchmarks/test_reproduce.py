@@ -1,18 +1,17 @@
 """Targets of the published results table on generated data, from the command to the row."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import processes
 
 ROOT = Path(__file__).parents[2]
 OTHER_TARGETS = ["cifar100", "cifar100-occlusion", "cifar100-ece", "cars", "aircraft", "imagenet"]
 
 
 def reproduce(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "benchmarks/reproduce.py"), *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return processes.run(ROOT / "benchmarks/reproduce.py", *words, cwd=cwd)
 
 
 def row_of(target: str, *words: str, cwd: Path) -> list[str]:

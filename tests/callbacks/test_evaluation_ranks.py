@@ -2,8 +2,9 @@
 
 import json
 
+from helpers import processes
 from helpers.image_folders import write_image_folder
-from helpers.programs import TINY_FLAGS, run_cli
+from helpers.programs import TINY_FLAGS
 
 
 def corrupt_every_second_image(folder):
@@ -17,7 +18,8 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
     for part in ("train", "val"):
         write_image_folder(tmp_path / "images" / part)
     corrupt_every_second_image(tmp_path / "images" / "val")
-    result = run_cli(
+    results = processes.run_ranks(
+        2,
         *("fit", "--config", "digits.yaml", "--name", "digits", *TINY_FLAGS),
         *("--data=smmix_pl.data.Folder", "--data.root=images", "--data.batch_size=2"),
         *("--data.bad_images=skip", "--trainer.devices=2", "--trainer.strategy=ddp"),
@@ -28,7 +30,8 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
         *("--trainer.callbacks.outliers.num_workers=0", "--trainer.callbacks.outliers.val=train"),
         cwd=tmp_path,
     )
-    assert result.returncode == 0, result.stderr[-2000:]
+    for result in results:
+        assert result.returncode == 0, result.stderr[-2000:]
     run = tmp_path / "runs/digits/version_0"
     assert "val/top1" in (run / "metrics.csv").read_text()
     metrics = json.loads((run / "results.json").read_text())["metrics"]

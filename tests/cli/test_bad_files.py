@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from helpers import processes
 from helpers.bad_input import (
     IMAGE,
     Case,
@@ -280,8 +279,7 @@ def test_invalid_file_is_reported(kind, here, capsys):
 def test_invalid_file_is_reported_by_the_program(kind, here):
     case = CASES[kind]
     case.damage(here)
-    words = [sys.executable, "-m", "smmix_pl", *words_of(case.command)]
-    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    run = processes.run(*words_of(case.command), cwd=here)
     assert_reported(case, run.returncode, run.stderr)
 
 

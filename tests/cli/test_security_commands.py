@@ -20,8 +20,8 @@ from helpers.attacks import (
     zip_checkpoint,
 )
 from helpers.data_trees import put
-from helpers.killed_runs import RECIPE
 from helpers.programs import refusal
+from helpers.small_recipe import RECIPE
 
 from smmix_pl import InputError
 from smmix_pl.cli.main import main

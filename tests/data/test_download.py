@@ -2,9 +2,6 @@
 
 import hashlib
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
@@ -13,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers import data_trees
+from helpers import data_trees, processes
 from helpers.programs import TINY_FLAGS
 
 from smmix_pl.data import CUB, ImageNet
@@ -125,16 +122,11 @@ def test_one_of_two_processes_downloads(cub_archive, server, tmp_path):
     words = ["fit", "--data=ServedCUB", f"--data.root={tmp_path / 'root'}", *TINY_FLAGS]
     words += options.split()
     archive = {"URL": cub_archive.url, "MD5": cub_archive.md5, "SMMIX_PACKAGES": "__main__"}
-    result = subprocess.run(
-        [sys.executable, str(script), *words],
-        cwd=tmp_path,
-        env=os.environ | archive,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    ranks = processes.run_ranks(2, script, *words, cwd=tmp_path, env=archive)
+    for rank in ranks:
+        assert rank.returncode == 0, rank.stderr[-3000:]
     assert server.handler.requests == [0]
-    assert result.stdout.count("prepared") == 1
+    assert [rank.stdout.count("prepared") for rank in ranks] == [1, 0]
 
 
 def test_an_interrupted_download_resumes(cub_archive, server, tmp_path):

@@ -1,13 +1,12 @@
 """Shards, litdata chunks, and Hugging Face datasets: written, read, and distributed over ranks."""
 
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import processes
 from helpers.data_trees import class_tree, put
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DistributedSampler
@@ -179,15 +178,9 @@ def test_litdata_on_two_ranks_is_complete_on_each(folder, tmp_path):
     pytest.importorskip("litdata")
     write(folder, tmp_path / "chunks", format="litdata", shard_mb=1)
     script = put(tmp_path / "rank.py", RANK)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    result = subprocess.run(
-        [sys.executable, *launcher, str(script), str(tmp_path / "chunks")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    for rank in (0, 1):
+    ranks = processes.run_ranks(2, script, tmp_path / "chunks", cwd=tmp_path)
+    for rank, result in enumerate(ranks):
+        assert result.returncode == 0, result.stderr[-2000:]
         assert f"rank {rank} 15 5" in result.stdout
 
 

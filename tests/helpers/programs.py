@@ -1,17 +1,14 @@
-"""The command line, in this process and in a process of its own."""
+"""The command line, in this process."""
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import wandb
 
+from helpers.processes import PROCESS_GROUP
 from smmix_pl.cli.main import main
 
 TINY_FLAGS = [
@@ -21,8 +18,6 @@ TINY_FLAGS = [
     "--data.num_workers=0",
     "--trainer.accelerator=cpu",
 ]
-NO_GROUP = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
-"""What a test that started a process group leaves in the environment."""
 
 
 def refusal(program: Callable[[list[str]], None], words: Iterable[object], capsys) -> str:
@@ -43,34 +38,10 @@ def run_here(*words: object, cwd: Path) -> str:
         patch.chdir(cwd)
         patch.setenv("WANDB_MODE", "disabled")
         patch.setenv("COLUMNS", "120")
-        for name in NO_GROUP:
+        for name in PROCESS_GROUP:
             patch.delenv(name, raising=False)
         try:
             main([str(word) for word in words])
         finally:
             wandb.finish()
     return output.getvalue()
-
-
-def run_cli(
-    *words: object,
-    cwd: Path,
-    env: dict[str, str | None] | None = None,
-    program: Literal["smmix", "python"] = "smmix",
-) -> subprocess.CompletedProcess:
-    """Run `smmix`, or Python itself, in a process of its own.
-
-    W&B is off. A variable of `env` that is None is unset.
-    """
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    clean = {key: value for key, value in clean.items() if key not in NO_GROUP}
-    clean |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | (env or {})
-    module = ["-m", "smmix_pl"] if program == "smmix" else []
-    return subprocess.run(
-        [sys.executable, *module, *map(str, words)],
-        cwd=cwd,
-        env={key: value for key, value in clean.items() if value is not None},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from helpers.programs import refusal, run_cli, run_here
+from helpers import processes
+from helpers.programs import refusal, run_here
 
 from smmix_pl import Mixer
 from smmix_pl.cli.main import main
@@ -18,7 +19,7 @@ KEY = "0" * 40
 def dashboard(folder, *words, **env):
     """Run the command in a process of its own, because W&B reads its settings once."""
     no_account = {"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
-    return run_cli("dashboard", *words, cwd=folder, env=no_account | env)
+    return processes.run("dashboard", *words, cwd=folder, env=no_account | env)
 
 
 def every(tree, key):

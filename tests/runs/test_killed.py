@@ -1,14 +1,14 @@
 """A real training process that is killed at random moments, and while it writes, finishes."""
 
 import csv
-import json
-import os
-import subprocess
-import sys
+import random
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import processes
+from helpers.small_recipe import FIT, write_recipe
 
 
 def logged(run):
@@ -20,35 +20,59 @@ def read_checkpoint(path):
     return torch.load(path, weights_only=True)
 
 
+def half_written(folder: Path) -> list[Path]:
+    return list(folder.glob("runs/small/*/checkpoints/*.unfinished"))
+
+
+def kill_repeatedly(
+    words: list[str], folder: Path, kills: int, seed: int, length: float
+) -> list[str]:
+    """Kill a run at random moments, every second time while it writes a checkpoint.
+
+    Args:
+        length: Seconds that the run takes when it is not killed.
+
+    Returns:
+        What each kill found: `ended`, `killed`, or `half a file`.
+    """
+    rng = random.Random(seed)
+    longest = length * min(0.5, 3 / kills)  # short enough that the last kills find it running
+    points = []
+    for number in range(kills):
+        run = processes.start(words, folder)
+        run.join(rng.uniform(0, longest))
+        end = time.monotonic() + length * (number % 2)
+        while run.is_alive() and time.monotonic() < end and not half_written(folder):
+            time.sleep(0.0002)
+        ended = not run.is_alive()
+        run.kill()
+        run.join()
+        points.append("ended" if ended else "half a file" if half_written(folder) else "killed")
+    return points
+
+
 @pytest.mark.parametrize(
     ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=pytest.mark.slow)], ids=["3", "20"]
 )
 def test_one_command_finishes_a_killed_run(tmp_path, kills, seed):
-    words = [
-        sys.executable,
-        str(Path(__file__).parents[1] / "helpers/killed_runs.py"),
-        tmp_path,
-        kills,
-        seed,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*map(str, words)], capture_output=True, text=True, timeout=280, env=environment
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    outcome = json.loads(result.stdout.splitlines()[-1])
-    output = (tmp_path / "killed" / "log.txt").read_text()
-    assert (outcome["straight"], outcome["end"]) == (0, 0), output[-3000:]
-    assert len(outcome["points"]) == kills
-    assert outcome["points"].count("ended") < kills / 2, outcome["points"]
-    assert "half a file" in outcome["points"] or kills < 20
+    straight, killed = (write_recipe(tmp_path / name) for name in ("straight", "killed"))
+    words = [*FIT, f"--trainer.max_epochs={2 * kills}"]
+    began = time.monotonic()
+    uninterrupted = processes.start(words, straight)
+    uninterrupted.join()
+    words += ["--ckpt_path=last"]
+    points = kill_repeatedly(words, killed, kills, seed, time.monotonic() - began)
+    last = processes.start(words, killed)
+    last.join()
+    output = (killed / "log.err").read_text()
+    assert (uninterrupted.exitcode, last.exitcode) == (0, 0), output[-3000:]
+    assert points.count("ended") < kills, points
+    assert "half a file" in points or kills < 20
     assert "Traceback" not in output
 
-    straight = tmp_path / "straight/runs/small/version_0"
-    killed = max(
-        (tmp_path / "killed/runs/small").iterdir()
-    )  # a run without a checkpoint is not resumed
-    assert not list(killed.rglob("*.unfinished"))
+    straight = straight / "runs/small/version_0"
+    killed = max((killed / "runs/small").iterdir())  # a run without a checkpoint is not resumed
+    assert not half_written(tmp_path / "killed")
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (
             read_checkpoint(straight / "checkpoints" / name),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.programs import run_cli
+from helpers import processes
 
 from smmix_pl.runs.slurm import JOB_FILE
 
@@ -37,6 +37,15 @@ class Poisoning(Callback):
 """
 
 
+FIT = ("fit", "--config", "digits.yaml", "--name", "digits")
+
+
+def local_callbacks(folder: Path) -> dict[str, str | None]:
+    """Return an environment in which every rank finds the callbacks of a folder."""
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"}
+
+
 def on(ranks: int) -> list[str]:
     return [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
 
@@ -55,16 +64,8 @@ def evaluated(rows: list[dict[str, str]]) -> dict[str, float]:
 def trained(request, tmp_path_factory):
     """The folder of a run on several ranks, by a user without a W&B account, and its output."""
     folder = tmp_path_factory.mktemp("ranks")
-    result = run_cli(
-        *(
-            "fit",
-            "--config",
-            "digits.yaml",
-            "--name",
-            "digits",
-            "--trainer.max_epochs=1",
-            *on(request.param),
-        ),
+    result = processes.run(
+        *(*FIT, "--trainer.max_epochs=1", *on(request.param)),
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
         *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
         cwd=folder,
@@ -92,12 +93,12 @@ def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
 def test_all_ranks_evaluate_every_image_once(trained):
     """The test images are no multiple of the batch size, on one rank or all."""
     folder, ranks, _ = trained
-    words = ["test", "--config", "digits.yaml", "--name", "digits", "--data.batch_size=50"]
+    words = ["test", *FIT[1:], "--data.batch_size=50"]
     words += ["--ckpt_path", "runs/digits/version_0/checkpoints/last.ckpt"]
     numbers = []
-    for flags in ([], on(ranks)):
-        result = run_cli(*words, *flags, cwd=folder)
-        assert result.returncode == 0, result.stderr[-2000:]
+    for count in (1, ranks):
+        for result in processes.run_ranks(count, *words, *on(count), cwd=folder):
+            assert result.returncode == 0, result.stderr[-2000:]
         newest = max((folder / "runs/digits").iterdir(), key=lambda path: path.name)
         numbers.append(evaluated(metrics(newest)))
     one, many = numbers
@@ -111,13 +112,12 @@ def test_all_ranks_evaluate_every_image_once(trained):
 @pytest.mark.parametrize("action", ["stop", "skip"])
 def test_the_rank_with_the_non_finite_loss_is_named(tmp_path, action):
     (tmp_path / "dying.py").write_text(DYING)
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    result = run_cli(
-        *("fit", "--config", "digits.yaml", "--name", "digits", "--trainer.max_epochs=1", *on(2)),
+    result = processes.run(
+        *(*FIT, "--trainer.max_epochs=1", *on(2)),
         *("--trainer.callbacks+=dying.Poisoning", "--trainer.limit_train_batches=4"),
         *("--finite.action", action, "--test_after_fit=false"),
         cwd=tmp_path,
-        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+        env=local_callbacks(tmp_path),
     )
     assert (result.returncode == 0) == (action == "skip")
     output = " ".join(result.stderr.split())
@@ -137,23 +137,13 @@ def test_the_rank_with_the_non_finite_loss_is_named(tmp_path, action):
     ],
 )
 def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
-    """`run_cli` waits for all processes that hold its pipes, and gives up after two minutes."""
     (tmp_path / "dying.py").write_text(DYING)
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    result = run_cli(
-        *(
-            "fit",
-            "--config",
-            "digits.yaml",
-            "--name",
-            "digits",
-            "--trainer.max_epochs=1",
-            *on(ranks),
-        ),
+    result = processes.run(
+        *(*FIT, "--trainer.max_epochs=1", *on(ranks)),
         *("--trainer.callbacks+=dying.Dying", f"--trainer.callbacks.rank={dies}"),
         f"--trainer.callbacks.killed={str(killed).lower()}",
         cwd=tmp_path,
-        env={"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"},
+        env=local_callbacks(tmp_path),
     )
     assert result.returncode != 0
     end = " ".join(result.stderr.strip().splitlines()[-3:])
@@ -171,21 +161,12 @@ def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
 @pytest.mark.slow
 def test_the_cause_and_the_last_good_checkpoint_are_printed_last(tmp_path):
     (tmp_path / "dying.py").write_text(DYING)
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    words = [
-        "fit",
-        "--config",
-        "digits.yaml",
-        "--name",
-        "digits",
-        "--trainer.limit_train_batches=4",
-        *on(2),
-    ]
+    words = [*FIT, "--trainer.limit_train_batches=4", *on(2)]
     words += ["--trainer.check_val_every_n_epoch=1", "--test_after_fit=false"]
-    env = {"PYTHONPATH": path, "SMMIX_PACKAGES": "dying"}
-    first = run_cli(*words, "--trainer.max_epochs=1", cwd=tmp_path, env=env)
+    env = local_callbacks(tmp_path)
+    first = processes.run(*words, "--trainer.max_epochs=1", cwd=tmp_path, env=env)
     assert first.returncode == 0, first.stderr[-3000:]
-    result = run_cli(
+    result = processes.run(
         *(*words, "--trainer.max_epochs=2", "--ckpt_path=last"),
         *("--trainer.callbacks+=dying.Dying", "--trainer.callbacks.rank=1"),
         "--trainer.callbacks.killed=false",

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import processes
 from helpers.digits import digits, quiet_trainer
-from helpers.programs import run_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
@@ -21,7 +22,7 @@ from sklearn.metrics import auc
 
 from smmix_pl import InputError, NoMix, OptimConfig, SMMixModule
 from smmix_pl.callbacks import Calibration, Occlusion, ResultsFile
-from smmix_pl.callbacks.output.results_file import git_commit
+from smmix_pl.callbacks.output import results_file
 from smmix_pl.cli.main import main
 from smmix_pl.data import EvalTransform, TrainTransform
 from smmix_pl.reporting import comparison as compare
@@ -69,7 +70,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tested(checkpoint):
     """`test` with the complete suite: its folder, and its result."""
-    result = run_cli(
+    result = processes.run(
         *("test", "--config", "digits.yaml", "--name", "digits", "--config", "with/eval.yaml"),
         *("--ckpt_path", checkpoint, "--model.mixer=NoMix", "--verbose=false"),
         f"--model.backbone_args={SMALL}",
@@ -114,7 +115,7 @@ def test_results_describe_the_run(tested, checkpoint):
     assert run["seed"] == 0
     assert re.fullmatch("[0-9a-f]{64}", run["config_sha256"])
     assert run["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", run["git_commit"])
-    assert run["git_commit"] == git_commit()
+    assert run["git_commit"] == results_file.git_commit()
     assert run["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
     assert {"smmix-pl", "lightning", "timm", "python"} <= run["versions"].keys()
 
@@ -182,7 +183,9 @@ def test_results_from_python_have_a_hash_of_the_settings(checkpoint):
 def test_two_runs_are_compared_in_table_csv_and_figures(tested, checkpoint):
     """Both runs test one model: metrics are equal unless their protocols differ."""
     folder = checkpoint.parent
-    result = run_cli(*("compare", "whole=runs/digits/version_0", "python/version_0"), cwd=folder)
+    result = processes.run(
+        *("compare", "whole=runs/digits/version_0", "python/version_0"), cwd=folder
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     table = (folder / "comparison/table.md").read_text()
     assert table in result.stdout
@@ -312,16 +315,13 @@ def test_area_agrees_with_scikit_learn(steps):
 
 def test_the_commit_is_that_of_this_package(tmp_path):
     """A package installed inside the checkout of another project has none."""
-    folder = tmp_path / "venv" / "smmix_pl"
-    shutil.copytree(Path(compare.__file__).parent.parent, folder)
+    copy = tmp_path / "venv" / "results_file.py"
+    copy.parent.mkdir()
+    shutil.copy(results_file.__file__, copy)
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", *who, *command], cwd=tmp_path, check=True)
-    ask = "from smmix_pl.callbacks.output.results_file import git_commit; print(git_commit())"
-    asked = run_cli(
-        "-c", ask, cwd=folder.parent, env={"PYTHONPATH": str(folder.parent)}, program="python"
-    )
-    assert asked.stdout.strip() == "None", asked.stderr
+    assert runpy.run_path(str(copy))["git_commit"]() is None
 
 
 def test_readable_names():

@@ -5,22 +5,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.forked_runs import script
-from helpers.killed_runs import RECIPE
+from helpers import processes
+from helpers.small_recipe import FIT, RECIPE, write_recipe
 
 from smmix_pl.cli.main import main
 
 
 def test_simultaneous_runs_get_different_folders(tmp_path):
-    statuses = script(
-        """
-words = [f"--trainer.{name}" for name in ("max_epochs=1", "limit_train_batches=2")]
-runs = [start(Path("."), [*words, f"--seed_everything={seed}"]) for seed in range(4)]
-print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]))
-""",
-        tmp_path,
-    )
-    assert statuses == [0] * 4, (tmp_path / "log.txt").read_text()[-3000:]
+    words = [*FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    write_recipe(tmp_path)
+    started = [processes.start([*words, f"--seed_everything={n}"], tmp_path) for n in range(4)]
+    for process in started:
+        process.join()
+    output = (tmp_path / "log.err").read_text()
+    assert [process.exitcode for process in started] == [0] * 4, output[-3000:]
     runs = sorted((tmp_path / "runs/small").iterdir())
     assert [run.name for run in runs] == [f"version_{number}" for number in range(4)]
     seeds = {yaml.safe_load((run / "config.yaml").read_text())["seed_everything"] for run in runs}

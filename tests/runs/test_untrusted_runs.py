@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.killed_runs import RECIPE
+from helpers.small_recipe import RECIPE
 
 from smmix_pl import InputError
 from smmix_pl.cli.main import main

@@ -1,15 +1,11 @@
 """A real offline W&B run, read back from its file."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.programs import run_cli
+from helpers import processes
 from helpers.wandb_file import read_records
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -56,7 +52,7 @@ def folder(tmp_path_factory):
     """The folder of a digits run of one epoch that was resumed for a second one."""
     folder = tmp_path_factory.mktemp("wandb")
     for epochs, more in ((1, ()), (2, ("--ckpt_path=last",))):
-        result = run_cli(
+        result = processes.run(
             *RECIPE, f"--trainer.max_epochs={epochs}", *more, cwd=folder, env=logged_out(folder)
         )
         assert result.returncode == 0, result.stderr[-2000:]
@@ -148,28 +144,16 @@ def test_no_login_is_requested_and_no_warning_is_repeated(folder):
 
 
 def test_a_killed_run_keeps_what_was_logged_seconds_before(tmp_path):
-    log = (tmp_path / "log.txt").open("w")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    env = clean | {key: value for key, value in logged_out(tmp_path).items() if value}
-    run = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "smmix_pl", *RECIPE),
-            *("--trainer.max_epochs=1000", "--trainer.enable_progress_bar=false"),
-        ],
-        cwd=tmp_path,
-        env=env | {"OMP_NUM_THREADS": "1"},
-        stdout=log,
-        stderr=log,
-    )
+    words = [*RECIPE, "--trainer.max_epochs=1000", "--trainer.enable_progress_bar=false"]
+    run = processes.start(words, tmp_path, logged_out(tmp_path))
     runs = tmp_path / "runs/digits"
     metrics = runs / "vit_tiny_patch16_224-smmix-switch_prob=1" / "version_0" / "metrics.csv"
-    end = time.monotonic() + 100
-    while time.monotonic() < end and (not metrics.is_file() or metrics.read_text().count("\n") < 9):
+    while run.is_alive() and (not metrics.is_file() or metrics.read_text().count("\n") < 9):
         time.sleep(0.1)
     kept = metrics.read_text().splitlines()
     time.sleep(3)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.kill()
+    run.join()
     [offline] = (tmp_path / "runs/wandb").glob("offline-run-*")
     steps = history(offline)["train/loss"]
     assert steps == list(range(len(steps)))
@@ -185,7 +169,8 @@ def test_with_a_malformed_key_the_run_is_logged_offline(tmp_path):
         "WandbLogger(save_dir='.').experiment.finish()\n"
     )
     environment = logged_out(tmp_path) | {"WANDB_API_KEY": "short"}
-    result = run_cli("-c", code, cwd=tmp_path, env=environment, program="python")
+    (tmp_path / "offline.py").write_text(code)
+    result = processes.run("offline.py", cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stderr.count("UserWarning: W&B login failed") == 1
     assert list((tmp_path / "wandb").glob("offline-run-*"))
