@@ -93,7 +93,6 @@ def test_timm_alone_gives_identical_logits(checkpoints, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert result.returncode == 0, result.stderr
     configs = [json.loads(line) for line in result.stdout.splitlines()]
