@@ -9,11 +9,12 @@ Trains every method of evidence_methods.yaml with the same recipe and seeds, and
 sample standard deviation over seeds as a Markdown table. The table and a figure of all seeds are
 also written to `--out`.
 
-Runs are stored in runs/evidence/SET/METHOD/seed_S. Finished runs are not repeated and interrupted
-runs resume, so the methods can be trained in parts. Use another working directory for other
-`--flags`. Images/s is the speed of the mean training step including data loading. It is comparable
-only if nothing else runs on the machine. `--equal-time` trains methods again, for as many epochs as
-fit into SMMix's training time at the measured speeds.
+Runs are stored in runs/evidence/SET/METHOD/seed_S. `smmix compare A=runs/evidence/SET/A ...` prints
+differences of methods, paired by seed, with their intervals. Finished runs are not repeated and
+interrupted runs resume, so the methods can be trained in parts. Use another working directory for
+other `--flags`. Images/s is the speed of the mean training step including data loading. It is
+comparable only if nothing else runs on the machine. `--equal-time` trains methods again, for as
+many epochs as fit into SMMix's training time at the measured speeds.
 """
 
 import argparse

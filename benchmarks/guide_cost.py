@@ -92,6 +92,10 @@ VARIANTS = {
     **{f"guide.size {size}": Variant(GuideConfig(size=size)) for size in (192, 160, 128)},
     "guide_prob 0.5": Variant(period=2),
     "guide_prob 0.25": Variant(period=4),
+    **{
+        f"guide.readout {readout}": Variant(GuideConfig(readout=readout))
+        for readout in ("class", "similarity")
+    },
     "random windows": Variant(guided=0),
     "exact, no consistency loss": Variant(consistency=False),
 }

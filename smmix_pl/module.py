@@ -49,7 +49,8 @@ class SMMixModule(LightningModule):
         mean: Channel means of the normalization, stored with the weights. Set by the data on the
             command line.
         std: Channel standard deviations of the normalization. Set by the data on the command line.
-        backbone: Name of a timm model whose last attention map covers one token grid.
+        backbone: Name of a timm model whose last attention map covers one token grid. With
+            `guide.readout=similarity`, of any model with image tokens.
         backbone_args: Further arguments of `timm.create_model`, such as `drop_path_rate`.
         pretrained: Start from timm's pretrained weights.
         init_from: Start from the weights in a file, as far as they fit: a checkpoint of a run, the
@@ -61,8 +62,8 @@ class SMMixModule(LightningModule):
             a copy of the `class_head`.
         token_head: `own` is a second linear classifier for the tokens of a region, as in the
             authors' code. `shared` uses the class head.
-        compile: Run the training pass and, for plain ViTs and PVT, the guide pass through
-            `torch.compile`.
+        compile: Run the training pass through `torch.compile`, and the guide pass of plain ViTs, of
+            PVT, and by similarity.
         guide: Settings of the guide pass.
         losses: Loss settings.
         optim: Optimizer and learning-rate schedule.

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from smmix_pl.errors import InputError
 
-Readout = Literal["tokens", "class"]
-"""Queries that the attention is read from: the mean over image tokens, or the class token."""
+Readout = Literal["tokens", "class", "similarity"]
+"""What a guide pass reads: the attention of all image tokens, the attention of the class token, or
+the similarity of each image token to the class token. See `GuideConfig`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Guide:
     Attributes:
         logits: Class logits, `(B, K)`, without gradient. None if the guide pass stops at an earlier
             block; mixers with `reads_logits` are never combined with such a pass.
-        attention: Attention that each image token receives, `(B, G_h, G_w)` float32.
+        attention: Attention that each image token receives, or its similarity to the output,
+            `(B, G_h, G_w)` float32, non-negative.
     """
 
     logits: Tensor | None

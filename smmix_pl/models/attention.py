@@ -26,6 +26,8 @@ from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Readout
+from smmix_pl.models.timm_model import ImageSize, model_name
+from smmix_pl.models.tokens import count_prefix_tokens, has_class_token
 
 CLASS_ATTENTION = (cait.ClassAttn, volo.ClassAttention, xcit.ClassAttn)
 """Modules whose only query is the class token: `(B, h, 1, P + N)`."""
@@ -62,7 +64,7 @@ class AttentionTap:
             raise InputError(
                 f"model.backbone: {name} has no attention map over image tokens (no attention "
                 "module with a submodule attn_drop). Use a vision transformer such as "
-                "deit_tiny_patch16_224."
+                "deit_tiny_patch16_224, or set model.guide.readout=similarity."
             )
         over_tokens = [module for module in modules if not isinstance(module, CLASS_ATTENTION)]
         self.module: Any = (over_tokens or modules)[-1] if readout == "tokens" else modules[-1]
@@ -71,7 +73,8 @@ class AttentionTap:
             raise InputError(
                 f"model.backbone: {name} ends in differential attention. Its map is the difference "
                 "of two softmax maps, which is not a distribution over tokens. Use a model with "
-                "softmax attention, such as deit_tiny_patch16_224."
+                "softmax attention, such as deit_tiny_patch16_224, or set "
+                "model.guide.readout=similarity."
             )
 
     @contextmanager
@@ -96,7 +99,7 @@ class AttentionTap:
             raise InputError(
                 f"model.backbone: {type(self.module).__name__} computes {len(maps)} softmaxed maps "
                 "per forward pass, but SMMix needs exactly one. Use a vision transformer such as "
-                "deit_tiny_patch16_224."
+                "deit_tiny_patch16_224, or set model.guide.readout=similarity."
             )
 
     def _hook(self, maps: list[Tensor]) -> RemovableHandle:
@@ -107,6 +110,36 @@ class AttentionTap:
                 lambda _, args: maps.append(args[0].permute(0, 3, 1, 2))
             )
         return self.module.attn_drop.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+
+
+def check_map(
+    attention: Tensor, model: Any, tokens: int, readout: Readout, image_size: ImageSize
+) -> None:
+    """Check that the map of one image is one distribution over its tokens.
+
+    Args:
+        attention: The recorded map.
+        model: The timm model.
+        tokens: Number of image tokens, N.
+        readout: `tokens` or `class`.
+        image_size: Size of the image, for the error.
+
+    Raises:
+        InputError: The map covers other tokens, or has no row of a class token to read.
+    """
+    name, prefix = model_name(model), attention.shape[-1] - tokens
+    if attention.ndim != 4 or len(attention) != 1 or prefix not in (0, count_prefix_tokens(model)):
+        raise InputError(
+            f"model.backbone={name}: cannot guide SMMix at {image_size[0]} x {image_size[1]} "
+            f"pixels, because its last attention map, {tuple(attention.shape)} for one image, is "
+            f"not one distribution over its {tokens} image tokens. Choose another model or image "
+            "size, or set model.guide.readout=similarity."
+        )
+    has_class_row = attention.shape[2] == 1 or (prefix and has_class_token(model))
+    if readout == "class" and not has_class_row:
+        raise InputError(
+            f"model.guide.readout=class: {name} has no class token. Use tokens or similarity."
+        )
 
 
 def attention_to_tokens(attention: Tensor, grid: tuple[int, int], readout: Readout) -> Tensor:

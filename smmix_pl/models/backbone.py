@@ -19,9 +19,16 @@ from torch.nn import functional as F
 from smmix_pl.checks import one_of
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Guide, Readout
-from smmix_pl.models.attention import AttentionTap, attention_to_tokens
+from smmix_pl.models.attention import AttentionTap, attention_to_tokens, check_map
 from smmix_pl.models.guide import find_short_pass, vit_map
-from smmix_pl.models.timm_model import ImageSize, args_for_any_size, create_timm_model, token_grid
+from smmix_pl.models.timm_model import (
+    ImageSize,
+    args_for_any_size,
+    create_timm_model,
+    model_name,
+    token_grid,
+)
+from smmix_pl.models.tokens import image_tokens, normalized, similarity_to_output
 from smmix_pl.step_timer import span
 
 P = ParamSpec("P")
@@ -34,8 +41,8 @@ class Features(NamedTuple):
     Attributes:
         logits: Class logits, `(B, K)`.
         tokens: Image tokens after the final norm, `(B, N, D)`.
-        attention: Attention that each image token receives, `(B, G_h, G_w)` float32 without
-            gradient. None unless requested.
+        attention: Attention that each image token receives, or its similarity, `(B, G_h, G_w)`
+            float32 without gradient. None unless requested.
     """
 
     logits: Tensor
@@ -50,10 +57,12 @@ class GuideConfig:
     The defaults are the paper's. `size` and `block` make the pass cheaper but no longer exact.
 
     Args:
-        readout: Whose attention guides: `tokens`, the mean over the queries of all image tokens in
-            the last self-attention block, or `class`, the query of the class token in the last
-            block. `null` uses what the mixer defines: `class` for TransMix and MixPro, else
-            `tokens`.
+        readout: What guides: `tokens`, the attention of all image tokens in the last self-attention
+            block, averaged over queries; `class`, the attention of the class token in the last
+            block; or `similarity`, the cosine between each image token and the class token (the
+            mean image token in models without one) after the final norm. Similarity keeps attention
+            fused, and also guides models without an attention map over one token grid. `null` uses
+            what the mixer defines: `class` for TransMix and MixPro, else `tokens`.
         size: Image size of the pass in pixels, (height, width) or one number for both, best a
             multiple of the patch size. Attention is resized to the token grid of the training
             images. `null` uses the training size.
@@ -73,6 +82,11 @@ class GuideConfig:
     def __post_init__(self) -> None:
         if self.readout is not None:
             one_of("model.guide.readout", self.readout, get_args(Readout))
+        if self.readout == "similarity" and self.block is not None:
+            raise InputError(
+                f"model.guide.block={self.block}: model.guide.readout=similarity compares the "
+                "output tokens, so it needs all blocks. Remove one of the two options."
+            )
         one_of("model.guide.precision", self.precision, ("training", "float32"))
         one_of("model.guide.mode", self.mode, ("eval", "train"))
         if self.size is not None and min(to_2tuple(self.size)) < 1:
@@ -87,7 +101,7 @@ class Backbone(nn.Module):
 
     Args:
         model: Name of a timm model, or a model created by timm. Its last attention map must cover
-            one token grid.
+            one token grid, unless similarity guides.
         num_classes: Number of classes, K. Required for a name; a model brings its own.
         image_size: (height, width) in pixels, or one number for both.
         token_head: `own` is a second linear classifier for the tokens of a region, as in the
@@ -95,8 +109,8 @@ class Backbone(nn.Module):
         guide: Settings of the guide pass.
         pretrained: Load timm's pretrained weights. For a name.
         model_args: Further arguments of `timm.create_model`, such as `drop_path_rate`. For a name.
-        compile: Run the training pass and, for plain ViTs and PVT, the guide pass through
-            `torch.compile`. Evaluation and passes whose attention is read are not compiled.
+        compile: Run the training pass through `torch.compile`, and the guide pass of plain ViTs, of
+            PVT, and by similarity. Evaluation and passes whose attention is read are not compiled.
 
     Raises:
         InputError: Unknown model or arguments, an image size that the patch size does not divide,
@@ -134,7 +148,8 @@ class Backbone(nn.Module):
         self.guide_config = guide
         self.readout: Readout = guide.readout or "tokens"
         self.compiled = compile
-        self.tap = AttentionTap(self.model, self.readout)
+        reads_map = self.readout != "similarity"
+        self.tap = AttentionTap(self.model, self.readout) if reads_map else None
         self.fusable = [module for module in self.model.modules() if _is_fused(module)]
         self.grid, width = self._probe(size)
         self.guide_size = None if guide.size is None else to_2tuple(guide.size)
@@ -166,11 +181,15 @@ class Backbone(nn.Module):
 
         Args:
             images: Normalized images, `(B, C, H, W)`.
-            with_attention: Also return the attention map. The last block then runs unfused.
+            with_attention: Also return attention or similarity, whichever guides. For attention,
+                the last block runs unfused.
         """
         self._choose_kernels(images)
         if not with_attention:
             return self._run(Backbone._features, images)
+        if self.tap is None:
+            features, similarity = self._run(Backbone._features_and_similarity, images)
+            return features._replace(attention=similarity.unflatten(1, self.grid))
         with self.tap.record() as maps:
             features = self._features(images)
         return features._replace(attention=self._on_grid(maps[-1], self.grid))
@@ -207,6 +226,11 @@ class Backbone(nn.Module):
         mode = eval_mode(self.model) if config.mode == "eval" else nullcontext()
         with span("guide"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             self._choose_kernels(images)
+            if self.tap is None:
+                features, similarity = self._run(Backbone._features_and_similarity, images)
+                return Guide(
+                    features.logits, self._resized(similarity.unflatten(1, self.guide_grid))
+                )
             # The short pass skips parts of the last block that train mode would drop at random
             short = config.mode == "eval" and find_short_pass(self.model) is not None
             if config.block is not None or short:
@@ -233,22 +257,16 @@ class Backbone(nn.Module):
             module.fused_attn = device != "cpu" or dtype != torch.bfloat16
 
     def _features(self, images: Tensor) -> Features:
+        return self._read(self.model.forward_features(images))
+
+    def _features_and_similarity(self, images: Tensor) -> tuple[Features, Tensor]:
         features = self.model.forward_features(images)
-        tokens = self._image_tokens(features)
-        logits = self.model.forward_head(features)
-        return Features(logits, self._normalized(tokens))
+        return self._read(features), similarity_to_output(self.model, features)
 
-    def _normalized(self, tokens: Tensor) -> Tensor:
-        """Apply the final norm to tokens `(B, N, D)` if the model applies it in its head.
-
-        Models that average their tokens normalize the average. Region tokens are normalized one by
-        one, by the same norm.
-        """
-        head = getattr(self.model, "head", None)
-        norm = getattr(self.model, "fc_norm", None) or getattr(head, "norm", None)
-        if isinstance(norm, nn.LayerNorm):  # also timm's LayerNorm2d, for maps (B, D, h, w)
-            return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return tokens
+    def _read(self, features: Tensor) -> Features:
+        """Read logits and image tokens from the output of `forward_features`."""
+        tokens = normalized(self.model, image_tokens(self.model, features))
+        return Features(self.model.forward_head(features), tokens)
 
     def _short_guide(self, images: Tensor) -> Guide:
         if self.guide_config.block is not None:
@@ -265,9 +283,12 @@ class Backbone(nn.Module):
         return (compiled(method) if self.compiled else method)(self, images)
 
     def _on_grid(self, attention: Tensor, grid: ImageSize) -> Tensor:
-        """Resize the attention over the tokens of some grid to the grid of the training images."""
-        received = attention_to_tokens(attention.detach(), grid, self.readout)
-        if grid == self.grid:
+        """Return the attention that the tokens of a grid receive, on the training grid."""
+        return self._resized(attention_to_tokens(attention.detach(), grid, self.readout))
+
+    def _resized(self, received: Tensor) -> Tensor:
+        """Resize values of image tokens `(B, h, w)` to the token grid of the training images."""
+        if received.shape[1:] == self.grid:
             return received
         return F.interpolate(received[:, None], self.grid, mode="bilinear")[:, 0]
 
@@ -282,17 +303,6 @@ class Backbone(nn.Module):
         last = len(self.model.blocks) - 1
         if not 1 <= block <= last:
             raise InputError(f"model.guide.block={block}: must be in [1, {last}].")
-
-    @property
-    def _prefix_tokens(self) -> int:
-        has_class = getattr(self.model, "cls_token", None) is not None  # VOLO gives no number
-        return getattr(self.model, "num_prefix_tokens", int(has_class))
-
-    @property
-    def _has_class_token(self) -> bool:
-        """Return True if the first prefix token is a class token rather than a register."""
-        has_class = getattr(self.model, "cls_token", None) is not None
-        return getattr(self.model, "has_class_token", has_class)
 
     @property
     def class_head(self) -> nn.Module:
@@ -311,23 +321,17 @@ class Backbone(nn.Module):
         dtype = torch.get_autocast_dtype(device)
         return torch.autocast(device, dtype=dtype, enabled=training, cache_enabled=False)
 
-    def _image_tokens(self, features: Tensor) -> Tensor:
-        """Return the image tokens `(B, N, D)` in the output of `forward_features`."""
-        if features.ndim == 4:
-            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-            return features.flatten(1, 2) if channels_last else features.flatten(2).mT
-        return features[:, self._prefix_tokens :]
-
     def _probe(self, image_size: ImageSize) -> tuple[ImageSize, int]:
         """Return the token grid and the token width, by a forward pass on the meta device."""
-        name = self.model.pretrained_cfg.get("architecture") or type(self.model).__name__
+        name = model_name(self.model)
         size = f"{image_size[0]} x {image_size[1]}"
         state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         meta = {f"model.{key}": value.to("meta") for key, value in state.items()}
         channels = self.model.pretrained_cfg["input_size"][0]
         images = torch.empty(1, channels, *image_size, device="meta")
         view = _ForwardFeatures(self.model)
-        with eval_mode(self.model), torch.no_grad(), self.tap.record() as maps:
+        recorded = nullcontext() if self.tap is None else self.tap.record()
+        with eval_mode(self.model), torch.no_grad(), recorded as maps:
             try:
                 features = torch.func.functional_call(view, meta, images)
             except (AssertionError, RuntimeError, ValueError) as error:
@@ -340,20 +344,12 @@ class Backbone(nn.Module):
                 f"model.backbone={name}: has no image tokens for the token head. Choose a vision "
                 "transformer such as deit_tiny_patch16_224."
             )
-        tokens = self._image_tokens(features)
+        tokens = image_tokens(self.model, features)
         grid = token_grid(
             name, self.model.feature_info[-1]["reduction"], tokens.shape[1], image_size
         )
-        prefix = maps[-1].shape[-1] - tokens.shape[1]
-        if maps[-1].ndim != 4 or len(maps[-1]) != 1 or prefix not in (0, self._prefix_tokens):
-            raise InputError(
-                f"model.backbone={name}: cannot guide SMMix at {size} pixels, because its last "
-                f"attention map, {tuple(maps[-1].shape)} for one image, is not one distribution "
-                f"over its {tokens.shape[1]} image tokens. Choose another model or image size."
-            )
-        has_class_row = maps[-1].shape[2] == 1 or (prefix and self._has_class_token)
-        if self.readout == "class" and not has_class_row:
-            raise InputError(f"model.guide.readout=class: {name} has no class token. Use tokens.")
+        if maps is not None:
+            check_map(maps[-1], self.model, tokens.shape[1], self.readout, image_size)
         return grid, tokens.shape[2]
 
 

@@ -77,6 +77,11 @@ def _created(name: str, pretrained: bool, args: dict[str, Any]) -> tuple[Any, di
         return _created(name, pretrained, {k: v for k, v in args.items() if k != "img_size"})
 
 
+def model_name(model: Any) -> str:
+    """Return timm's name of a model, or that of its class."""
+    return model.pretrained_cfg.get("architecture") or type(model).__name__
+
+
 def args_for_any_size(name: str) -> dict[str, Any]:
     """Return the argument with which some timm models also accept other image sizes."""
     try:

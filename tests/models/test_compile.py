@@ -89,10 +89,17 @@ def test_step_compiled_by_inductor_is_the_same_step(name, backend):
     same_step(name)
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "pvt_tiny"])
-def test_one_graph_per_pass_and_no_recompilation_for_another_region(name, backend):
+@pytest.mark.parametrize(
+    ("name", "readout"),
+    [
+        ("deit_tiny_patch16_224", "tokens"),
+        ("pvt_tiny", "tokens"),
+        ("deit_tiny_patch16_224", "similarity"),
+    ],
+)
+def test_one_graph_per_pass_and_no_recompilation_for_another_region(name, readout, backend):
     backend("aot_eager")
-    module = make(name, compile=True)
+    module = make(name, compile=True, guide=backbone.GuideConfig(readout=readout))
     rows = module.backbone.grid[0]
     for side in range(1, rows):
         losses_and_gradients(module, side)

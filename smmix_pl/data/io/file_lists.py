@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from lightning.pytorch.utilities import rank_zero_warn
-from scipy.io import loadmat  # type: ignore[import-untyped]
+from scipy.io import loadmat
 from torchvision.datasets import VisionDataset
 
 from smmix_pl.data.io.images import SUFFIXES, Source, existing_folder, is_image_name
