@@ -150,12 +150,19 @@ def train_step(
     """
     optimizer.zero_grad()
     with precision:
-        with torch.no_grad():
-            labels = soft_labels(classes, module.num_classes, SMOOTHING)
-            mixed = mixer(images, labels, module.backbone, rng)
-        loss = module.criterion(mixed)
+        loss = training_loss(module, mixer, images, classes, rng)
     loss.backward()
     optimizer.step()
+
+
+def training_loss(
+    module: SMMixModule, mixer: Mixer, images: Tensor, classes: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Mix a batch and return its loss. Arguments: see `train_step`."""
+    with torch.no_grad():
+        labels = soft_labels(classes, module.num_classes, SMOOTHING)
+        mixed = mixer(images, labels, module.backbone, rng)
+    return module.criterion(mixed)
 
 
 class Steps:

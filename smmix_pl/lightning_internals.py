@@ -157,6 +157,22 @@ def average_module(callback: WeightAveraging) -> LightningModule:
     return cast(LightningModule, callback._average_model.module)
 
 
+def averaged_steps(callback: WeightAveraging) -> int:
+    """Return the number of steps that the averaged weights contain, restored by a resume."""
+    assert callback._average_model is not None, "the callback is set up"
+    return int(callback._average_model.n_averaged)
+
+
+def count_step(callback: WeightAveraging, trainer: Trainer) -> bool:
+    """Count a step as averaged. Return False if the batch did not end an optimizer step."""
+    if trainer.global_step <= callback._latest_update_step:
+        return False
+    assert callback._average_model is not None, "the callback is set up"
+    callback._latest_update_step = trainer.global_step
+    callback._average_model.n_averaged += 1
+    return True
+
+
 def is_attached(module: LightningModule) -> bool:
     """Return True if a trainer runs the module; its `trainer` raises otherwise."""
     return module._trainer is not None

@@ -127,8 +127,8 @@ class SMMixModule(LightningModule):
         self.optim = optim
         self.provenance: dict[str, Any] = {}
         """Mixer and seed that the loaded weights were trained with."""
-        self.mixing = ""
-        """Description of how the last training batch was mixed."""
+        self.mixing: dict[str, float] = {}
+        """What the mixer noted about the last training batch, such as its branch."""
         self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
         self.excluded_classes: Tensor | None
         self.register_buffer("excluded_classes", None, persistent=False)
@@ -198,12 +198,12 @@ class SMMixModule(LightningModule):
         """
         images, classes = batch
         # Stochastic depth and dropout; every rank draws its own
-        reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, devices=True)
+        reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, device=self.device)
         labels = soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
         model = self._guide_model[0] if self._guide_model else self.backbone
         with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
-        self.mixing = _describe(self.mixer, mixed)
+        self.mixing = mixed.notes
         losses = self.criterion.terms(mixed)
         loss = self.criterion.total(losses, self._soft_start())
         if logs_next_step(self.trainer):
@@ -359,8 +359,3 @@ class SMMixModule(LightningModule):
     def _on_device(self, number: float) -> Tensor:
         """Return a number as a tensor; Lightning would copy it and wait for the device."""
         return torch.full((), number, device=self.device)
-
-
-def _describe(mixer: Mixer, mixed: Mixed) -> str:
-    notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in mixed.notes.items())
-    return f"mixed by {type(mixer).__name__}{''.join(notes)}"

@@ -34,17 +34,18 @@ def seed_of(*position: int) -> int:
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
-def reseed(*position: int, devices: bool = False) -> None:
+def reseed(*position: int, device: torch.device | None = None) -> None:
     """Seed the global generators of Python, NumPy, and torch for a position.
+
+    `torch.manual_seed` would also record a stack trace for every kind of accelerator, at each call.
 
     Args:
         position: As in `seed_of`.
-        devices: Also seed the generators of all accelerators, without waiting for them.
+        device: Accelerator whose generator is seeded too, without waiting for it.
     """
     seed = seed_of(*position)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    if devices:
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -3,7 +3,6 @@
 import csv
 
 from helpers.small_runs import digits, module, trainer
-from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from smmix_pl import SMMix
@@ -29,31 +28,31 @@ def test_losses_of_one_branch_are_not_logged_for_the_other(tmp_path):
         assert row["lr"]
 
 
-class Shown(Callback):
-    """Stores the metrics in the progress bar at the end of each step; must come after the bar."""
+class RecordingBar(ThrottledProgressBar):
+    """Stores the steps after which it reads metrics, and these metrics."""
 
-    def __init__(self):
-        self.steps = []
+    def __init__(self, refresh_rate):
+        super().__init__(refresh_rate)
+        self.read = {}
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        kept = pl_module.trainer.progress_bar_callback.get_metrics(trainer, pl_module)
-        self.steps.append({name: kept.get(name) for name in ("train/loss", "lr")})
-        assert not trainer.progress_bar_metrics
+    def get_metrics(self, trainer, pl_module):
+        metrics = super().get_metrics(trainer, pl_module)
+        self.read[trainer.global_step] = metrics
+        return metrics
 
 
 def test_the_bar_reads_metrics_at_few_steps_only(tmp_path):
-    shown, bar = Shown(), ThrottledProgressBar(refresh_rate=4)
+    bar = RecordingBar(refresh_rate=4)
     fit = trainer(
         tmp_path,
         max_steps=9,
         log_every_n_steps=1,
         limit_val_batches=0,
         enable_progress_bar=True,
-        callbacks=[Throughput(), bar, shown],
+        callbacks=[Throughput(), bar],
     )
     fit.fit(module(SMMix()), digits())
-    losses = [step["train/loss"] for step in shown.steps]
-    assert len(losses) == 9
-    assert losses[0] == losses[1] == losses[3] != losses[4]
-    assert losses[4] == losses[7] != losses[8]
-    assert all(step["lr"] > 0 for step in shown.steps)
+    assert list(bar.read) == [4, 8, 9]  # 9 ends the epoch
+    assert len({metrics["train/loss"] for metrics in bar.read.values()}) == 3
+    assert all(metrics["lr"] > 0 for metrics in bar.read.values())
+    assert not fit.progress_bar_metrics

@@ -37,6 +37,7 @@ from smmix_pl.cli.input_errors import (
     parser_error,
     plain,
 )
+from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.data.datamodule import SPLITS_OF_STAGE
@@ -174,6 +175,12 @@ class SMMixCLI(ConfigPrecedenceCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after fit."
         )
+        parser.add_argument(
+            "--auto_precision",
+            type=bool,
+            default=False,
+            help="Without trainer.precision, use bf16-mixed if the device has bf16, else 32-true.",
+        )
         parser.add_lightning_class_args(NonFiniteGuard, "finite")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -198,9 +205,13 @@ class SMMixCLI(ConfigPrecedenceCLI):
             raise InputError(f"trainer.{limit}=0: {command} needs batches. Remove the option.")
 
     def before_instantiate_classes(self) -> None:
-        """Merge callbacks, name the run, and check `--ckpt_path` before anything is built."""
+        """Merge callbacks, set precision and name, and check `--ckpt_path` before all is built."""
         settings = self.settings
-        settings.trainer.callbacks = merged_callbacks(settings.trainer.callbacks or [])
+        trainer = settings.trainer
+        trainer.callbacks = merged_callbacks(trainer.callbacks or [])
+        trainer.precision = resolve_precision(
+            trainer.precision, trainer.accelerator, settings.auto_precision
+        )
         self._name_loggers()
         path = settings.get("ckpt_path")
         if path == "":

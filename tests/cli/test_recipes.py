@@ -6,6 +6,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from smmix_pl.cli.main import main
+from smmix_pl.cli.precision import bf16_support
 
 # Image side by recipe. Its grid is 4 x 4, the smallest with more than one region size.
 RECIPES = {"deit_t": 64, "cait_xxs24": 64, "pvt_t": 128}
@@ -40,6 +41,7 @@ class WeightChange(Callback):
         pairs = list(zip(self.before, pl_module.parameters(), strict=True))
         WeightChange.seen = {
             "steps": trainer.global_step,
+            "precision": trainer.precision,
             "changed": sum(bool((old != new).any()) for old, new in pairs) / len(pairs),
             "finite": all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters()),
             "losses": {key for key in trainer.callback_metrics if key.startswith("train/loss_")},
@@ -63,6 +65,7 @@ def test_recipe_takes_an_optimizer_step(recipe, side, imagenet_folder, tmp_path,
     )
     seen = WeightChange.seen
     assert seen["steps"] == 1
+    assert seen["precision"] == ("bf16-mixed" if bf16_support("cpu")[1] else "32-true")
     assert seen["finite"]
     assert seen["changed"] > 0.9  # stochastic depth skips some blocks
     assert {"train/loss_fine_grained_source", "train/loss_consistency"} < seen["losses"]

@@ -27,6 +27,9 @@ class Backend(DummyBackend):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
+    def manual_seed(self, seed: int) -> None:
+        """There is no generator to seed."""
+
 
 class Elsewhere(torch.Tensor):
     """A tensor of the other device; `here` is the CPU tensor with its values."""

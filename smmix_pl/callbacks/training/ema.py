@@ -1,6 +1,7 @@
 """Exponential moving average (EMA) of the weights."""
 
 import warnings
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -9,14 +10,13 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation.base import on_device
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError
-from smmix_pl.lightning_internals import average_module
+from smmix_pl.lightning_internals import average_module, averaged_steps, count_step
 from smmix_pl.logged_steps import logs_this_step
 from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.models.weights import check_finite_weights
@@ -58,12 +58,11 @@ class EMA(WeightAveraging):
         warmup: bool = True,
     ) -> None:
         in_range("EMA.decay", decay, 0, 1, hint="DeiT uses 0.99996")
-        super().__init__(multi_avg_fn=self._update)  # a bound method, which can be pickled
+        super().__init__()
         self.decay = decay
         self.validate_weights = validate_weights
         self.as_guide = as_guide
         self.warmup = warmup
-        self._step = 0
 
     def decay_at(self, step: int) -> float:
         """Return the decay of an optimizer step, counted from 0."""
@@ -87,20 +86,23 @@ class EMA(WeightAveraging):
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Use the EMA model for guide passes, if requested."""
+        """Collect the weights to average, and use the EMA model for guide passes if requested."""
+        average = cast(SMMixModule, average_module(self))
+        self._averages, self._weights = _state(average), _state(pl_module)
+        self._copies = not averaged_steps(self)
         if self.as_guide:
-            average = cast(SMMixModule, average_module(self))
             cast(SMMixModule, pl_module).set_guide_model(average.backbone)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the EMA weights after an optimizer step."""
-        self._step = trainer.global_step - 1
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Update the EMA weights after an optimizer step. The first update copies the weights."""
+        decay = self.decay_at(trainer.global_step - 1)
+        if count_step(self, trainer):
+            self._update(0.0 if self._copies else decay)
+            self._copies = False
         if logs_this_step(trainer):
-            decay = torch.full((), self.decay_at(self._step), device=pl_module.device)
-            pl_module.log("train/ema_decay", decay)
+            pl_module.log("train/ema_decay", torch.full((), decay, device=pl_module.device))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the EMA weights the model's weights."""
@@ -164,9 +166,19 @@ class EMA(WeightAveraging):
     def _validates_both(self, trainer: Trainer) -> bool:
         return self.validate_weights and trainer.state.fn == TrainerFn.FITTING
 
-    def _update(self, averages: Any, weights: Any, count: Any) -> None:
-        """Update the EMA weights in place, all in one kernel."""
-        get_ema_multi_avg_fn(self.decay_at(self._step))(averages, weights, count)
+    @torch.no_grad()
+    def _update(self, decay: float) -> None:
+        """Update the EMA weights in place, all in one kernel.
+
+        At each step, torch's AveragedModel would collect all tensors again and wait for the device.
+        """
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+
+def _state(module: LightningModule) -> list[Tensor]:
+    """Return the parameters and buffers that are averaged. Integer buffers are constants."""
+    tensors = chain(module.parameters(), module.buffers())
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
 def _check_states(trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ class TrainedBatch(NamedTuple):
 
     epoch: int
     batch_idx: int
-    mixing: str
+    mixing: dict[str, float]
     loss: Tensor
 
 
@@ -124,10 +124,13 @@ def _are_finite(batches: list[TrainedBatch], gradients: list[Tensor], scaled: bo
     A gradient scaler may scale a finite loss to infinity. Of scaled losses, only NaN counts.
     """
     losses = torch.stack([batch.loss.float() for batch in batches])
-    norms = torch._foreach_norm(gradients, torch.inf) if gradients else [losses.new_zeros(())]
-    largest = torch.stack([norm.float() for norm in norms])
     fine = ~losses.isnan() if scaled else losses.isfinite()
-    return torch.stack((fine.all(), largest.isfinite().all()))
+    found, scale = losses.new_zeros(1), losses.new_ones(1)
+    for dtype in {gradient.dtype for gradient in gradients}:
+        alike = [gradient for gradient in gradients if gradient.dtype == dtype]
+        # The check of torch's gradient scaler: one kernel, which also multiplies by `scale`
+        torch._amp_foreach_non_finite_check_and_unscale_(alike, found, scale)
+    return torch.stack((fine.all(), found[0] == 0))
 
 
 def _problem(trainer: Trainer, batches: list[TrainedBatch], pl_module: LightningModule) -> str:
@@ -150,8 +153,13 @@ def _local_problem(
     rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
     return bool(affected), (
         f"{what}: not finite in epoch {batch.epoch}, batch {batch.batch_idx} ({rank}optimizer step "
-        f"{trainer.global_step}, {batch.mixing or 'unmixed'}, {_images(trainer, batch.batch_idx)})"
+        f"{trainer.global_step}, {_mixing(pl_module, batch)}, {_images(trainer, batch.batch_idx)})"
     )
+
+
+def _mixing(pl_module: LightningModule, batch: TrainedBatch) -> str:
+    notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in batch.mixing.items())
+    return f"mixed by {type(pl_module.mixer).__name__}{''.join(notes)}"
 
 
 def _first_bad_gradient(pl_module: LightningModule) -> str:
