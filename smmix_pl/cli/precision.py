@@ -28,7 +28,7 @@ def resolve_precision(precision: Any, accelerator: Any, automatic: bool) -> Any:
         return chosen
     if device == "the CPU" and not has_bf16 and str(precision).startswith("bf16"):
         rank_zero_warn(
-            f"trainer.precision={precision}: {device} has no bf16 instructions and imitates them, "
+            f"trainer.precision={precision}: {device} has no bf16 instructions and emulates them, "
             "which is slow. Use trainer.precision=32-true."
         )
     return precision
