@@ -99,8 +99,8 @@ class EMA(WeightAveraging):
         self._step = trainer.global_step - 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if logs_this_step(trainer):
-            decay = torch.full((), self.decay_at(self._step), device=pl_module.device)
-            pl_module.log("train/ema_decay", decay)
+            decay = float(self.decay_at(self._step))
+            pl_module.log("train/ema_decay", torch.tensor(decay, device=pl_module.device))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the EMA weights the model's weights."""
