@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, cast
 
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -111,6 +112,11 @@ def disable_signal_handlers(trainer: Trainer) -> None:
 
 def _do_nothing() -> None:
     """Replace a method that takes no arguments; unlike a lambda, it can be pickled."""
+
+
+def cluster_environment(trainer: Trainer) -> ClusterEnvironment:
+    """Return the environment that started the processes; a strategy for one device has none."""
+    return trainer._accelerator_connector.cluster_environment
 
 
 def launched_processes(trainer: Trainer) -> Sequence[Popen[bytes]]:

@@ -37,6 +37,10 @@ class OptimConfig:
         eps: Epsilon, for Adam and its variants.
         warmup_epochs: Epochs of linear warm-up.
         warmup_lr: Learning rate of the first step. Not scaled.
+        warmup_prefix: Start the cosine after the warm-up, so that it begins at the effective
+            learning rate. Otherwise, as in DeiT and the authors' code, the warm-up replaces the
+            beginning of a cosine over the complete run. After 5 warm-up epochs of 300, this cosine
+            is at 0.999 of the rate; after 5 of 20, at 0.85.
         min_lr: Learning rate at the end of the cosine. Not scaled.
         interval: Update the learning rate every `step`, or every `epoch` as the authors do.
     """
@@ -49,6 +53,7 @@ class OptimConfig:
     eps: float = ADAM_DEFAULTS["eps"]
     warmup_epochs: float = 5.0
     warmup_lr: float = 1e-6
+    warmup_prefix: bool = False
     min_lr: float = 1e-5
     interval: Literal["step", "epoch"] = "step"
 
@@ -161,11 +166,14 @@ def create_schedule(
         steps_per_epoch: Optimizer steps per epoch.
     """
     unit = steps_per_epoch if config.interval == "epoch" else 1
+    total = math.ceil(total_steps / unit)
+    warmup = round(config.warmup_epochs * steps_per_epoch / unit)
     return CosineLRScheduler(
         optimizer,
-        t_initial=math.ceil(total_steps / unit),
+        t_initial=max(1, total - warmup) if config.warmup_prefix else total,
         lr_min=config.min_lr,
-        warmup_t=round(config.warmup_epochs * steps_per_epoch / unit),
+        warmup_t=warmup,
         warmup_lr_init=config.warmup_lr,
+        warmup_prefix=config.warmup_prefix,
         t_in_epochs=config.interval == "epoch",
     )

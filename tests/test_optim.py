@@ -60,6 +60,17 @@ def test_an_update_per_epoch_keeps_the_rate_within_it():
     torch.testing.assert_close(seen[5:, 0], expected)
 
 
+@given(st.integers(0, 6), st.integers(7, 20), st.sampled_from(["step", "epoch"]))
+def test_with_a_warm_up_prefix_the_cosine_starts_at_the_full_rate(warmup, epochs, interval):
+    config = OptimConfig(warmup_epochs=warmup, warmup_prefix=True, interval=interval)
+    per_update = 10 if interval == "epoch" else 1
+    seen = rates(config, epochs)[::per_update]
+    start, length = warmup * 10 // per_update, (epochs - warmup) * 10 // per_update
+    cosine = 0.5 * (1 + torch.cos(torch.pi * torch.arange(length) / length))
+    torch.testing.assert_close(seen[start:], 1e-5 + (1e-3 - 1e-5) * cosine)
+    assert (seen[:start].diff() > 0).all()
+
+
 def test_settings_reach_optimizers_that_have_them():
     weight = torch.nn.Linear(2, 2)
     lion = create_optimizer(weight, OptimConfig(name="lion", betas=(0.8, 0.9)), lr=1e-3)

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from smmix_pl.cli.path_settings import expand_path
 from smmix_pl.errors import InputError, did_you_mean
 
 NULL = re.compile(r"^(--data\.(?:init_args\.)?(?:train|eval)_transform)\.(\w+)=(?:null|~)$")
@@ -42,6 +43,7 @@ def find_config(name: str) -> str:
     Raises:
         InputError: There is no such config, or it sets what the data sets.
     """
+    name = expand_path(name, "--config")
     folder = configs_folder()
     for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if path.is_file():

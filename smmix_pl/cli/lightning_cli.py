@@ -38,6 +38,7 @@ from smmix_pl.cli.input_errors import (
     plain,
 )
 from smmix_pl.cli.precision import resolve_precision
+from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.data.datamodule import SPLITS_OF_STAGE
@@ -184,11 +185,11 @@ class SMMixCLI(ConfigPrecedenceCLI):
         parser.add_lightning_class_args(NonFiniteGuard, "finite")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and reject numbers that Lightning accepts and fails on later."""
+        """Parse, expand paths, and reject numbers that Lightning accepts and fails on later."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
             super().parse_arguments(parser, args)
-        settings = self.settings
+        settings = expand_settings(self.settings)
         if type(settings.seed_everything) is int:
             in_range("seed_everything", settings.seed_everything, 0, 2**32 - 1)
         for name, low in LOWER_BOUNDS.items():

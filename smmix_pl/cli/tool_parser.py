@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from smmix_pl.cli.input_errors import input_error, parser_error
+from smmix_pl.cli.path_settings import expand_settings
 
 
 class ToolParser(jsonargparse.ArgumentParser):
@@ -19,6 +20,10 @@ class ToolParser(jsonargparse.ArgumentParser):
     def __init__(self, command: str = "", description: str | None = None, **options: Any) -> None:
         prog = f"smmix {command}".rstrip()
         super().__init__(prog=prog, description=description, **options)
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """Parse, and expand paths."""
+        return expand_settings(super().parse_args(*args, **options))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error for invalid arguments."""

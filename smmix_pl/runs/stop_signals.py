@@ -13,7 +13,7 @@ from smmix_pl.runs.slurm import requeue
 
 STOPPED = 75
 """Exit status of a run that was stopped and can be resumed (EX_TEMPFAIL in sysexits.h)."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -23,7 +23,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Exit with status 75 on SIGTERM or SIGUSR1, and restore the earlier handlers afterward.
+    """Exit with status 75 on a stop signal, and restore the earlier handlers afterward.
 
     `Preemption` takes over while a Trainer runs. In a SLURM job, SIGUSR1 also requeues the job.
     """

@@ -21,11 +21,13 @@ def fit(folder, ema, **options):
     return model, start
 
 
+@pytest.mark.filterwarnings("error:.*needs to be floating")
 @pytest.mark.parametrize(
-    ("warmup", "expected"), [(True, [2 / 11, 4 / 13]), (False, [0.9999, 0.9999])]
+    ("decay", "warmup", "expected"),
+    [(0.9999, True, [2 / 11, 4 / 13]), (0.9999, False, [0.9999, 0.9999]), (0, True, [0, 0])],
 )
-def test_the_decay_is_warmed_up_and_logged(tmp_path, warmup, expected):
-    fit(tmp_path, EMA(decay=0.9999, warmup=warmup))
+def test_the_decay_is_warmed_up_and_logged(tmp_path, decay, warmup, expected):
+    fit(tmp_path, EMA(decay=decay, warmup=warmup))
     with (tmp_path / "lightning_logs/version_0/metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/ema_decay"]]
     assert [float(row["train/ema_decay"]) for row in rows] == pytest.approx(expected)

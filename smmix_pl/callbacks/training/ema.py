@@ -102,7 +102,8 @@ class EMA(WeightAveraging):
             self._update(0.0 if self._copies else decay)
             self._copies = False
         if logs_this_step(trainer):
-            pl_module.log("train/ema_decay", torch.full((), decay, device=pl_module.device))
+            logged = torch.full((), float(decay), device=pl_module.device)
+            pl_module.log("train/ema_decay", logged)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the EMA weights the model's weights."""

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.errors import one_line
 from smmix_pl.lightning_internals import (
+    cluster_environment,
     disable_signal_handlers,
     launched_processes,
     step_metrics,
@@ -32,7 +33,7 @@ PATIENCE = 10.0
 
 
 class Preemption(Callback):
-    """Saves `last.ckpt` and exits with status 75 on SIGTERM or SIGUSR1.
+    """Saves `last.ckpt` and exits with status 75 on SIGTERM, SIGUSR1, or SIGUSR2.
 
     `--ckpt_path last` resumes the run exactly. In a SLURM job, SIGUSR1 (or the requeue signal of
     Lightning's SLURMEnvironment) also requeues the job. All ranks stop at the same step, whichever
@@ -184,7 +185,7 @@ class Preemption(Callback):
 
 def _requeue_signal(trainer: Trainer) -> int:
     """Return the signal on which the SLURM job is run again, or 0 if there is none."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
+    environment = cluster_environment(trainer)
     if isinstance(environment, SLURMEnvironment):
         return int(environment.requeue_signal or 0) if environment.auto_requeue else 0
     in_job = SLURMEnvironment.detect() and slurm_job() is not None
