@@ -34,6 +34,16 @@ def seed_of(*position: int) -> int:
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
+def seeds_of(count: int, *position: int) -> np.ndarray:
+    """Return 64-bit seeds for the items of a position, such as the images of (seed, epoch).
+
+    Args:
+        count: Number of seeds.
+        position: As in `seed_of`.
+    """
+    return np.random.SeedSequence(position).generate_state(count, np.uint64)
+
+
 def reseed(*position: int, devices: bool = False) -> None:
     """Seed the global generators of Python, NumPy, and torch for a position.
 
@@ -41,7 +51,16 @@ def reseed(*position: int, devices: bool = False) -> None:
         position: As in `seed_of`.
         devices: Also seed the generators of all accelerators, without waiting for them.
     """
-    seed = seed_of(*position)
+    seed_generators(seed_of(*position), devices)
+
+
+def seed_generators(seed: int, devices: bool = False) -> None:
+    """Seed the global generators of Python, NumPy, and torch.
+
+    Args:
+        seed: 64-bit seed.
+        devices: As in `reseed`.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if devices:
