@@ -34,16 +34,35 @@ def seed_of(*position: int) -> int:
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
+def seeds_of(count: int, *position: int) -> np.ndarray:
+    """Return 64-bit seeds for the items of a position, such as the images of (seed, epoch).
+
+    Args:
+        count: Number of seeds.
+        position: As in `seed_of`.
+    """
+    return np.random.SeedSequence(position).generate_state(count, np.uint64)
+
+
 def reseed(*position: int, device: torch.device | None = None) -> None:
     """Seed the global generators of Python, NumPy, and torch for a position.
+
+    Args:
+        position: As in `seed_of`.
+        device: As in `seed_generators`.
+    """
+    seed_generators(seed_of(*position), device)
+
+
+def seed_generators(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of Python, NumPy, and torch.
 
     `torch.manual_seed` would also record a stack trace for every kind of accelerator, at each call.
 
     Args:
-        position: As in `seed_of`.
+        seed: 64-bit seed.
         device: Accelerator whose generator is seeded too, without waiting for it.
     """
-    seed = seed_of(*position)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)

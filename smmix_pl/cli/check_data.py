@@ -28,6 +28,7 @@ def main(words: Sequence[str]) -> None:
     from argparse import RawDescriptionHelpFormatter
 
     from smmix_pl.data import ImageData
+    from smmix_pl.data.validation import examine_splits
 
     parser = ToolParser("check-data", DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="config", help="Config of a dataset, or a recipe.")
@@ -38,7 +39,7 @@ def main(words: Sequence[str]) -> None:
     data = parser.instantiate_classes(options).data
     data.prepare_data()
     good = True
-    for report in data.reports(("train", "val", "test") if data.trainable else ("test",)):
+    for report in examine_splits(data, ("train", "val", "test") if data.trainable else ("test",)):
         print(report, end="\n\n")
         good = good and report.good
     if not good:

@@ -36,6 +36,12 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
         part = image.crop((left, top, left + max(1, width), top + max(1, height)))
         return Image.fromarray(resized(np.array(to_rgb(part)), self.size, self._kernel()))
 
+    def draw(self, height: int, width: int) -> tuple[int, ...]:
+        """Draw a crop for an image of a size: top, left, height, width, and 1 for bicubic."""
+        size = torch.empty(0, height, width)
+        top, left, high, wide = self.get_params(size, self.scale, self.ratio)
+        return top, left, max(1, high), max(1, wide), int(self._kernel() == "bicubic")
+
     def _kernel(self) -> str:
         if isinstance(self.interpolation, tuple):
             return random.choice(self.interpolation).value

@@ -2,7 +2,6 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,11 +10,16 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset
 
 from smmix_pl.checks import in_range, one_of
+from smmix_pl.data.device_augment import augment
+from smmix_pl.data.device_cache import DeviceCache
+from smmix_pl.data.device_crop import crop_and_resize
+from smmix_pl.data.drawn_operations import DrawnBatch
 from smmix_pl.data.io.download import Archive, fetch
-from smmix_pl.data.io.file_lists import collect_ignored, counted
+from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import existing_folder, reading_lists
 from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good
 from smmix_pl.data.samplers import TrainingSampler
@@ -24,20 +28,20 @@ from smmix_pl.data.transforms import (
     EvalTransform,
     TrainTransform,
     Transform,
+    cached_transform,
+    drawn_crop,
     erasing,
     eval_transform,
+    fill_color,
     normalize,
     train_transform,
 )
 from smmix_pl.data.unlabeled import ImageFiles, NamedImages
 from smmix_pl.data.validation import (
     Sizes,
-    SplitReport,
     check_names,
     check_range,
-    examine,
-    inspect,
-    origin,
+    examine_splits,
 )
 from smmix_pl.errors import InputError
 from smmix_pl.seeding import reseed, run_seed
@@ -84,7 +88,11 @@ class ImageData(LightningDataModule, ABC):
         download: Download the dataset into root if it is missing and its owner offers it openly.
         bad_images: Handling of unreadable images: `stop` raises an error that names the image,
             `skip` skips them and lists them at the end of the epoch.
-        cache: Keep decoded images in memory. For datasets of image files that fit there.
+        cache: Keep decoded images: `host` keeps those of image files in memory. `device` keeps the
+            training images on the device, where batches are cropped and augmented; for small images
+            of one size. `null` keeps none.
+        augment_on: Where training images are flipped, augmented, and jittered, with the same random
+            numbers: `host`, one by one in the loader processes, or `device`, in batches.
         check: Read every image that the command needs before it starts.
     """
 
@@ -125,7 +133,8 @@ class ImageData(LightningDataModule, ABC):
         predict_dir: str | None = None,
         download: bool = False,
         bad_images: Literal["stop", "skip"] = "stop",
-        cache: bool = False,
+        cache: Literal["host", "device"] | None = None,
+        augment_on: Literal["host", "device"] = "host",
         check: bool = False,
     ) -> None:
         super().__init__()
@@ -146,6 +155,7 @@ class ImageData(LightningDataModule, ABC):
         self.download = download
         self.bad_images = bad_images
         self.cache = cache
+        self.augment_on = "device" if cache == "device" else augment_on
         self.check = check
         self._sets: dict[str, Images] = {}
         self._check_settings()
@@ -211,7 +221,7 @@ class ImageData(LightningDataModule, ABC):
             self._sets[split] = self._open(split)
             self._check_count(split, len(self._sets[split]))  # type: ignore[arg-type]
         if self.check and stage != "predict":
-            for report in self.reports(splits):
+            for report in examine_splits(self, splits):
                 if self._ranks()[1] == 0:
                     print(report)
                 report.require_good()
@@ -219,31 +229,6 @@ class ImageData(LightningDataModule, ABC):
     def part_of(self, split: Split) -> Split:
         """Return the split of the dataset that the images of a split come from."""
         return "train" if split == "val" and self.held_out else split
-
-    def reports(self, splits: Iterable[Split]) -> Iterator[SplitReport]:
-        """Read every image of some splits, and yield one report per split of the dataset.
-
-        If a split cannot be opened, its report has the reason. This is a fault, except for a
-        missing test split if validation images are held out of the training set. Splits with the
-        same images as an earlier one are skipped.
-        """
-        seen: list[Any] = []
-        for part in dict.fromkeys(map(self.part_of, splits)):
-            notes: list[str] = []
-            try:
-                with collect_ignored(notes):
-                    images = self.images(part, inspect)
-            except InputError as error:
-                optional = part == "test" and self.held_out > 0
-                bad, notes = ([], [str(error)]) if optional else ([str(error)], [])
-                yield SplitReport(part, 0, None, bad, notes)
-                continue
-            if origin(images) not in seen:
-                seen.append(origin(images))
-                names = self.evaluated_classes
-                report = examine(images, names, part, self.sizes, self.has_outliers)
-                report.notes[:0] = notes
-                yield report
 
     @property
     def evaluated_classes(self) -> dict[int, str]:
@@ -277,8 +262,10 @@ class ImageData(LightningDataModule, ABC):
         return self._evaluation_loader("predict")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalize the images of a batch on their device, then apply random erasing."""
+        """Augment what the host did not, normalize, and erase at random, on the device."""
         images, labels = batch
+        if isinstance(images, DrawnBatch):
+            images = self._augmented(images)
         images = normalize(images, self.mean, self.std)
         if self.trainer is not None and self.trainer.training and self.train_recipe.random_erasing:
             reseed(run_seed(), 1, self.trainer.current_epoch, self._next_batch(), self._ranks()[1])
@@ -286,6 +273,13 @@ class ImageData(LightningDataModule, ABC):
         if self.trainer is not None:  # the model may be in bfloat16 or float64
             images = images.to(self.trainer.lightning_module.dtype)
         return images, labels
+
+    def _augmented(self, batch: DrawnBatch) -> Tensor:
+        images = batch.images
+        cached = self._sets["train"]
+        if isinstance(cached, DeviceCache):
+            images = crop_and_resize(cached.take(images), batch.boxes, self.image_size)
+        return augment(images, batch.operations, fill_color(self.mean))
 
     def _check_settings(self) -> None:
         """Check the range of each setting, and that the files can exist."""
@@ -311,8 +305,10 @@ class ImageData(LightningDataModule, ABC):
         for channel in self.std:
             in_range("data.std", channel, 1 / LIMIT, LIMIT, "Use those of images in [0, 1]")
         name = type(self).__name__
-        if self.cache and not self.cacheable:
-            raise InputError(f"data.cache=true: {name} does not support it. Set data.cache=false.")
+        one_of("data.cache", self.cache or "host", ("host", "device"))
+        one_of("data.augment_on", self.augment_on, ("host", "device"))
+        if self.cache == "host" and not self.cacheable:
+            raise InputError(f"data.cache=host: {name} does not support it. Set data.cache=null.")
         if self.download and not self.archives:
             raise InputError(
                 f"data.download=true: {name} has no open download. Get it from its owner, unpack "
@@ -322,10 +318,13 @@ class ImageData(LightningDataModule, ABC):
             existing_folder(self.root)
 
     def _open(self, split: Split | Literal["predict"]) -> Images:
-        if split == "train":
-            transform = train_transform(self.train_recipe, self.image_size, self.mean)
-        else:
+        settings = self.train_recipe, self.image_size, self.mean
+        if split != "train":
             transform = eval_transform(self.eval_recipe, self.image_size)
+        elif self.cache == "device":
+            transform = cached_transform(self.train_recipe, self.image_size)
+        else:
+            transform = train_transform(*settings, draw=self.augment_on == "device")
         if split == "predict":
             if self.predict_dir is not None:
                 return ImageFiles(self.predict_dir, transform)
@@ -343,7 +342,10 @@ class ImageData(LightningDataModule, ABC):
                 f"data.held_out={self.held_out}: holds out nothing, because every class in "
                 f"{self.root} has one image. Set data.held_out=0."
             )
-        return Subset(images, kept if split == "train" else validation)
+        chosen = Subset(images, kept if split == "train" else validation)
+        if split == "train" and self.cache == "device":
+            return DeviceCache(chosen, drawn_crop(*settings), self.num_workers)
+        return chosen
 
     def _check_count(self, split: str, images: int) -> None:
         ranks = self._ranks()[0]
@@ -361,14 +363,15 @@ class ImageData(LightningDataModule, ABC):
             )
 
     def _loader(self, dataset: Images, sampler: Sampler[int], **options: Any) -> ImageLoader:
+        workers = 0 if isinstance(dataset, DeviceCache) else self.num_workers
         return ImageLoader(
             CatchBadImages(dataset),
             skip_bad=self.bad_images == "skip",
             batch_size=self.batch_size,
             collate_fn=collate_good,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
         )

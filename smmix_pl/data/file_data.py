@@ -63,7 +63,7 @@ class FileData(ImageData):
 
     def images(self, split: Split, transform: Transform) -> Images:
         """Open the listed files, to be decoded on access."""
-        return LabeledImages(self.checked_samples(split), transform, self.cache)
+        return LabeledImages(self.checked_samples(split), transform, self.cache == "host")
 
     def checked_samples(self, split: Split) -> Samples:
         """Return the samples, and convert errors in the lists they are read from.

@@ -1,16 +1,19 @@
 """The DataLoader of all datasets: skips or reports bad images, and starts anywhere in an epoch."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from smmix_pl.data.drawn_operations import Drawn, drawn_batch
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import BadImage
 from smmix_pl.data.samplers import Draw, TrainingSampler
 from smmix_pl.errors import InputError
-from smmix_pl.seeding import reseed
+from smmix_pl.seeding import seed_generators
 
 
 class CatchBadImages(Dataset[Any]):
@@ -32,7 +35,7 @@ class CatchBadImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         if isinstance(index, Draw):
-            reseed(index.seed)
+            seed_generators(index.seed)
         try:
             return self.images[int(index)]
         except BadImage as error:
@@ -42,15 +45,30 @@ class CatchBadImages(Dataset[Any]):
 def collate_good(items: list[Any]) -> tuple[Any, list[str]]:
     """Return a batch of the good items, or None without any, and the errors of the others.
 
+    A batch of `Drawn` images is a `DrawnBatch`.
+    """
+    bad = [str(item) for item in items if isinstance(item, BadImage)]
+    good = [item for item in items if not isinstance(item, BadImage)]
+    if not good:
+        return None, bad
+    labels: Any
+    images, labels = zip(*good, strict=True)
+    if isinstance(images[0], Drawn):
+        collated: Any = drawn_batch(_stacked([item.image for item in images]), images)
+    else:
+        collated = _stacked(images)
+    return (collated, default_collate(labels)), bad
+
+
+def _stacked(images: Sequence[Any]) -> Tensor:
+    """Stack images, or indices of cached ones.
+
     Pixels of Pillow images have the channels last in memory, and keep this layout until they are
     on the device.
     """
-    bad = [str(item) for item in items if isinstance(item, BadImage)]
-    good = [(x[0].permute(1, 2, 0), x[1]) for x in items if not isinstance(x, BadImage)]
-    if not good:
-        return None, bad
-    images, labels = default_collate(good)
-    return (images.permute(0, 3, 1, 2), labels), bad
+    if isinstance(images[0], int):
+        return torch.tensor(images)
+    return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 class ImageLoader(DataLoader[Any]):

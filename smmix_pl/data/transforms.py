@@ -19,6 +19,7 @@ from torchvision import transforms as T
 from smmix_pl.checks import in_range, one_of, probability
 from smmix_pl.data.augment import fast_augment
 from smmix_pl.data.crop import RandomResizedCrop
+from smmix_pl.data.drawn_operations import Drawn, draw_only, undrawn
 from smmix_pl.data.io.images import to_rgb
 from smmix_pl.errors import InputError
 
@@ -114,7 +115,7 @@ def check_policy(policy: str | None) -> None:
 
 
 def train_transform(
-    recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...]
+    recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...], draw: bool = False
 ) -> Transform:
     """Return the transform from a Pillow image to an augmented uint8 `(3, H, W)` tensor.
 
@@ -122,10 +123,74 @@ def train_transform(
         recipe: Augmentation settings.
         size: Output (H, W).
         mean: Channel means, the fill color of geometric augmentation.
+        draw: Crop and resize, but only draw the rest: the transform returns a `Drawn`.
 
     Raises:
-        InputError: timm does not support the policy.
+        InputError: timm, or with `draw` the device, does not support the policy.
     """
+    crop = RandomResizedCrop(size, recipe.scale, recipe.ratio, recipe.interpolation)
+    first: list[Any] = [crop]
+    if recipe.crop == "padded":  # DeiT's crop for small images
+        first = [to_rgb, _resize(recipe, size), T.RandomCrop(size, padding=_padding(size)[::-1])]
+    elif recipe.resize is not None:
+        first = [to_rgb, _resize(recipe, recipe.resize), crop]
+    if draw:
+        return T.Compose([*first, T.PILToTensor(), undrawn, _draw_steps(recipe, size, mean)])
+    return T.Compose([*first, *map(fast_augment, _random_steps(recipe, size, mean))])
+
+
+def cached_transform(recipe: TrainTransform, size: tuple[int, int]) -> Transform:
+    """Return the part of the training transform before the random crop, to be done once.
+
+    Args:
+        recipe: Augmentation settings.
+        size: Output (H, W) of the complete transform.
+    """
+    resize = size if recipe.crop == "padded" else recipe.resize
+    scaled = [] if resize is None else [_resize(recipe, resize)]
+    return T.Compose([to_rgb, *scaled, T.PILToTensor()])
+
+
+def drawn_crop(
+    recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...]
+) -> Callable[[int, tuple[int, int]], Drawn]:
+    """Return a function that draws crop and augmentation, given an index and an image's (H, W).
+
+    It draws what `train_transform` would apply with the same random numbers.
+
+    Args:
+        recipe: Augmentation settings.
+        size: Output (H, W).
+        mean: As in `train_transform`.
+
+    Raises:
+        InputError: The device does not support the policy.
+    """
+    steps = _draw_steps(recipe, size, mean)
+    crop = RandomResizedCrop(size, recipe.scale, recipe.ratio, recipe.interpolation)
+    down, right = _padding(size)
+
+    def draw(index: int, shape: tuple[int, int]) -> Drawn:
+        if recipe.crop == "padded":
+            padded = torch.empty(0, size[0] + 2 * down, size[1] + 2 * right)
+            top, left, *_ = T.RandomCrop.get_params(padded, size)
+            box: tuple[int, ...] = (top - down, left - right, *size, 0)
+        else:
+            box = crop.draw(*shape)
+        return steps(Drawn(index, [], box))
+
+    return draw
+
+
+def fill_color(mean: tuple[float, ...]) -> tuple[int, ...]:
+    """Return the color that timm fills with in geometric augmentation."""
+    return tuple(min(255, round(255 * channel)) for channel in mean)
+
+
+def _random_steps(
+    recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...]
+) -> list[Any]:
+    """Return timm's steps after the crop; the last one converts to a tensor."""
     try:
         steps = create_transform(
             size,
@@ -133,7 +198,7 @@ def train_transform(
             scale=recipe.scale,
             ratio=recipe.ratio,
             hflip=recipe.hflip,
-            color_jitter=recipe.color_jitter,
+            color_jitter=recipe.color_jitter or None,
             auto_augment=recipe.auto_augment,
             interpolation=recipe.interpolation,
             mean=mean,
@@ -144,14 +209,20 @@ def train_transform(
             f"data.train_transform.auto_augment={recipe.auto_augment}: not a policy of timm "
             f"({error}). Use rand-m9-mstd0.5-inc1 (the paper's) or null."
         ) from error
-    crop = RandomResizedCrop(size, recipe.scale, recipe.ratio, recipe.interpolation)
-    first: list[Any] = [crop]
-    if recipe.crop == "padded":  # DeiT's crop for small images
-        padding = (size[1] // 8, size[0] // 8)
-        first = [to_rgb, _resize(recipe, size), T.RandomCrop(size, padding=padding)]
-    elif recipe.resize is not None:
-        first = [to_rgb, _resize(recipe, recipe.resize), crop]
-    return T.Compose([*first, *map(fast_augment, steps)])
+    return list(steps)
+
+
+def _draw_steps(
+    recipe: TrainTransform, size: tuple[int, int], mean: tuple[float, ...]
+) -> Callable[[Drawn], Drawn]:
+    """Return the steps after the crop, drawn instead of applied."""
+    steps = _random_steps(recipe, size, mean)[:-1]
+    return T.Compose([draw_only(step, recipe.auto_augment) for step in steps])
+
+
+def _padding(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the padding on each side, (vertical, horizontal)."""
+    return size[0] // 8, size[1] // 8
 
 
 def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:

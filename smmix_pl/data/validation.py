@@ -1,19 +1,22 @@
 """Pre-flight check of a dataset split: every image, its label, and the class names."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from smmix_pl.data.io.file_lists import counted, look_alikes
+from smmix_pl.data.io.file_lists import collect_ignored, counted, look_alikes
 from smmix_pl.data.io.images import BadImage, to_rgb
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
+
+if TYPE_CHECKING:
+    from smmix_pl.data.datamodule import ImageData, Split
 
 CHUNK = 4096
 """Number of images per batch of thread tasks, which bounds the results held in memory."""
@@ -108,6 +111,31 @@ def inspect(image: Image.Image) -> str:
         if frames > 1:
             notes.append(f"only the first of {frames} frames is used")
     return "; ".join(notes)
+
+
+def examine_splits(data: "ImageData", splits: Iterable["Split"]) -> Iterator[SplitReport]:
+    """Read every image of some splits, and yield one report per split of the dataset.
+
+    If a split cannot be opened, its report has the reason. This is a fault, except for a missing
+    test split if validation images are held out of the training set. Splits with the same images as
+    an earlier one are skipped.
+    """
+    seen: list[Any] = []
+    for part in dict.fromkeys(map(data.part_of, splits)):
+        notes: list[str] = []
+        try:
+            with collect_ignored(notes):
+                images = data.images(part, inspect)
+        except InputError as error:
+            optional = part == "test" and data.held_out > 0
+            bad, notes = ([], [str(error)]) if optional else ([str(error)], [])
+            yield SplitReport(part, 0, None, bad, notes)
+            continue
+        if origin(images) not in seen:
+            seen.append(origin(images))
+            report = examine(images, data.evaluated_classes, part, data.sizes, data.has_outliers)
+            report.notes[:0] = notes
+            yield report
 
 
 def examine(

@@ -114,7 +114,7 @@ IMAGES = {
     "broken link": Case(
         "fit FOLDER", (IMAGE,), replace(IMAGE, lambda file: file.symlink_to("gone"))
     ),
-    "bad image in the cache": Case("fit FOLDER --data.cache=true", (IMAGE,), write(IMAGE, "hello")),
+    "bad image in the cache": Case("fit FOLDER --data.cache=host", (IMAGE,), write(IMAGE, "hello")),
     "bad image found by the check": Case(
         "fit FOLDER --data.check=true", (IMAGE, "1 fault"), truncate(IMAGE)
     ),

@@ -106,13 +106,13 @@ def test_every_device_needs_an_image(folder):
 def test_a_cached_bad_image_is_named(folder):
     file = put(folder / "train" / "ant" / "cut.jpg", BROKEN["cut.jpg"])
     with pytest.raises(InputError, match=str(file)):
-        train(Folder(root=str(folder), num_workers=0, cache=True, **SMALL))
+        train(Folder(root=str(folder), num_workers=0, cache="host", **SMALL))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_cached_images_are_decoded_once(folder, workers):
     plain = Folder(root=str(folder), num_workers=workers, **SMALL)
-    cached = Folder(root=str(folder), num_workers=workers, cache=True, **SMALL)
+    cached = Folder(root=str(folder), num_workers=workers, cache="host", **SMALL)
     plain.setup("validate")
     cached.setup("validate")
     expected = torch.cat([images for images, _ in plain.val_dataloader()])
@@ -131,7 +131,7 @@ def test_a_tar_without_images_is_refused(tmp_path):
     put(tmp_path / "train" / "n01443537" / "b.JPEG")
     with tarfile.open(tmp_path / "val.tar", "w"):
         pass
-    data = ImageNet(root=str(tmp_path), num_workers=0, image_size=32, batch_size=2, cache=True)
+    data = ImageNet(root=str(tmp_path), num_workers=0, image_size=32, batch_size=2, cache="host")
     for stage in ("fit", "predict"):
         with pytest.raises(InputError, match=f"{tmp_path}.*no images"):
             data.setup(stage)

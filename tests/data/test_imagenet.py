@@ -8,6 +8,7 @@ from helpers.data_trees import class_tree, devkit, jpeg, put
 
 from smmix_pl.data import ImageNet, ImageNetReaL
 from smmix_pl.data.datasets.imagenet import WORDNET_IDS, readable_names
+from smmix_pl.data.validation import examine_splits
 from smmix_pl.errors import InputError
 
 SMALL = {"image_size": 32, "batch_size": 2, "num_workers": 0}
@@ -44,7 +45,7 @@ def test_class_folders(tmp_path):
 def test_the_check_compares_the_sizes_of_all_classes(tmp_path):
     class_tree(tmp_path / "train", WORDNET_IDS, 1)
     class_tree(tmp_path / "val", WORDNET_IDS, 1)
-    train, val = ImageNet(root=str(tmp_path), **SMALL).reports(["train", "val", "test"])
+    train, val = examine_splits(ImageNet(root=str(tmp_path), **SMALL), ["train", "val", "test"])
     assert [report.expected for report in (train, val)] == [1_281_167, 50_000]
     assert [len(report.faults()) for report in (train, val)] == [1, 1]
     assert ImageNetReaL(root=str(tmp_path), **SMALL).sizes.val == 46_837

@@ -14,6 +14,7 @@ from torch.utils.data import DistributedSampler
 from smmix_pl.data import HuggingFace, LitData, Shards
 from smmix_pl.data.io.images import BadImage
 from smmix_pl.data.io.shard_writer import write
+from smmix_pl.data.validation import examine_splits
 from smmix_pl.errors import InputError
 
 SMALL = {"image_size": 32, "batch_size": 2, "num_workers": 0}
@@ -90,7 +91,9 @@ def test_shards_are_not_written_over_others(folder, tmp_path):
 
 def test_the_check_reads_shards(folder, tmp_path):
     write(folder, tmp_path / "shards")
-    train, val = Shards(root=str(tmp_path / "shards"), **SMALL).reports(["train", "val", "test"])
+    train, val = examine_splits(
+        Shards(root=str(tmp_path / "shards"), **SMALL), ["train", "val", "test"]
+    )
     assert (train.images, val.images) == (15, 6)
     assert train.good
     assert val.good
@@ -143,7 +146,9 @@ def test_the_check_reads_litdata(tmp_path):
         class_tree(tmp_path / "folder" / part, ["ant", "bee"], 60)
     write(tmp_path / "folder", tmp_path / "chunks", format="litdata", shard_mb=0.002)
     assert len(list((tmp_path / "chunks" / "train").glob("*.bin"))) > 10
-    reports = LitData(root=str(tmp_path / "chunks"), **SMALL).reports(["train", "val", "test"])
+    reports = examine_splits(
+        LitData(root=str(tmp_path / "chunks"), **SMALL), ["train", "val", "test"]
+    )
     assert [(report.part, report.images, report.faults()) for report in reports] == [
         ("train", 120, []),
         ("val", 120, []),
@@ -198,7 +203,10 @@ def test_hugging_face(folder, tmp_path):
     data.setup("fit")
     assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
     assert sum(len(classes) for _, classes in data.val_dataloader()) == 6
-    assert [report.part for report in data.reports(["train", "val", "test"])] == ["train", "val"]
+    assert [report.part for report in examine_splits(data, ["train", "val", "test"])] == [
+        "train",
+        "val",
+    ]
     named = HuggingFace(str(folder), "default", root=str(tmp_path / "cache"), **SMALL)
     assert named.class_names == data.class_names
 
@@ -247,7 +255,7 @@ def test_hugging_face_splits_are_matched_by_class_name(tmp_path):
     data.setup("validate")
     for images, classes in data.val_dataloader():
         assert [50 * label for label in classes.tolist()] == images[:, 0, 0, 0].tolist()
-    assert all(report.good for report in data.reports(["train", "val"]))
+    assert all(report.good for report in examine_splits(data, ["train", "val"]))
 
 
 @pytest.mark.parametrize("names", [["a", "b", "d"], ["a", "b"], ["a", "b", "c", "d"]])
@@ -282,5 +290,5 @@ def test_a_missing_hugging_face_image_is_a_bad_image(tmp_path):
     data = hub_data(tmp_path, train=train, validation=hub_rows([0, 1], ["a", "b"]))
     with pytest.raises(BadImage, match="#1"):
         data.images("train", np.asarray)[1]
-    train, val = data.reports(["train", "val"])
+    train, val = examine_splits(data, ["train", "val"])
     assert [len(report.bad) for report in (train, val)] == [1, 0]

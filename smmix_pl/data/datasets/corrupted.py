@@ -130,7 +130,7 @@ class ImageNetC(Corrupted):
         folder = self.root / corruption / str(severity)
         if not folder.is_dir():
             raise incomplete(self.root, f"{corruption}/{severity}/")
-        return LabeledImages(folder_samples(folder, WORDNET_IDS), transform, self.cache)
+        return LabeledImages(folder_samples(folder, WORDNET_IDS), transform, self.cache == "host")
 
 
 class CIFAR10C(Corrupted):

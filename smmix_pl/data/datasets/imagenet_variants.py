@@ -163,7 +163,7 @@ class ImageNetReaL(ImageNet):
 
     def images(self, split: Split, transform: Transform) -> Images:
         """Open the images with all their classes."""
-        return RealImages(self.checked_samples(split), transform, self.cache)
+        return RealImages(self.checked_samples(split), transform, self.cache == "host")
 
     @cached_property
     def folders(self) -> list[str]:

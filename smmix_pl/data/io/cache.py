@@ -31,7 +31,7 @@ class PixelCache:
         self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         self.starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
         needed = int(self.starts[-1])
-        _check_memory(needed)
+        check_memory(needed, "host")
         self.pixels = np.frombuffer(mmap.mmap(-1, max(1, needed)), dtype=np.uint8)
         self.decoded = np.frombuffer(mmap.mmap(-1, max(1, len(sources))), dtype=np.bool_)
 
@@ -66,10 +66,19 @@ def _decode(source: Source) -> np.ndarray:
             raise bad_image(source, error) from error
 
 
-def _check_memory(needed: int) -> None:
+def check_memory(needed: int, cache: str) -> None:
+    """Check that decoded images fit in the memory of this machine.
+
+    Args:
+        needed: Size of their pixels in bytes.
+        cache: Value of the option `data.cache`, for the error.
+
+    Raises:
+        InputError: They take more than half of it.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise InputError(
-            f"data.cache=true: decoded images need {needed / 1e9:.1f} GB, more than half of this "
-            f"machine's memory ({memory / 1e9:.1f} GB). Set data.cache=false."
+            f"data.cache={cache}: decoded images need {needed / 1e9:.1f} GB, more than half of "
+            f"this machine's memory ({memory / 1e9:.1f} GB). Set data.cache=null."
         )
