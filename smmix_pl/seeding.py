@@ -34,16 +34,6 @@ def seed_of(*position: int) -> int:
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
-def seeds_of(count: int, *position: int) -> np.ndarray:
-    """Return 64-bit seeds for the items of a position, such as the images of (seed, epoch).
-
-    Args:
-        count: Number of seeds.
-        position: As in `seed_of`.
-    """
-    return np.random.SeedSequence(position).generate_state(count, np.uint64)
-
-
 def reseed(*position: int, device: torch.device | None = None) -> None:
     """Seed the global generators of Python, NumPy, and torch for a position.
 

@@ -37,8 +37,8 @@ from smmix_pl.cli.input_errors import (
     parser_error,
     plain,
 )
-from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.path_settings import expand_settings
+from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.data.datamodule import SPLITS_OF_STAGE

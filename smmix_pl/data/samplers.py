@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-from smmix_pl.seeding import seeds_of
+from smmix_pl.seeding import seed_of
 
 
 class Draw(int):
@@ -51,9 +51,8 @@ class TrainingSampler(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield the remaining images of this rank in the current epoch."""
         places = range(self.rank, self.total_size, self.num_replicas)
-        seeds = seeds_of(self.total_size, self.seed, self.epoch)
         for place, index in zip(places[self.first :], self.order()[self.first :], strict=True):
-            yield Draw(index, int(seeds[place]))
+            yield Draw(index, seed_of(self.seed, self.epoch, place))
 
     def order(self) -> list[int]:
         """Return the indices of all images of this rank in the current epoch."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.image_folders import write_image_folder
-from helpers.small_recipe import RECIPE
 from helpers.programs import refusal, run_here
+from helpers.small_recipe import RECIPE
 from hypothesis import given
 from hypothesis import strategies as st
 
