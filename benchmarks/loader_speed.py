@@ -105,7 +105,8 @@ def our_epochs(
     folder: Path, workers: int, device: torch.device, batch: int = BATCH, cache: bool = False
 ) -> Epoch:
     """Return the epochs of our loader, including the transfer and normalization."""
-    data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, cache=cache)
+    kept = "host" if cache else None
+    data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, cache=kept)
     data.setup("train")
     loader = data.train_dataloader()
 
