@@ -1,7 +1,8 @@
 """Time the input pipeline that feeds the GPU: our loader and timm's, on the same photographs.
 
 Part 3 of benchmarks/gpu.sh. Writes OUT/loader.json. Both loaders decode, augment, and collate with
-one worker per CPU core, copy each batch to the GPU, and normalize it there; epochs take turns. The
+one worker per CPU core, copy each batch to the GPU, and normalize it there; ours also with
+augmentation on the GPU. Epochs take turns. The
 photographs in CARRY/photos are repeated until an epoch has enough of them. If OUT/steps.json
 exists, the throughput is also given as a fraction of what a DeiT-S training step consumes.
 """
@@ -49,6 +50,9 @@ def main() -> None:
         loaders = {
             "timm": timm_epochs(folder, workers, device, batch),
             "ours": our_epochs(folder, workers, device, batch),
+            "ours, augmented on the device": our_epochs(
+                folder, workers, device, batch, augment_on="device"
+            ),
         }
         speeds = measure(loaders, options)
     step_speed = training_speed(options.out / "steps.json")

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image, ImageFilter
 from timing import Clocked, interleave, median_and_range, median_ratio
 from timm.data import auto_augment, create_dataset, create_loader
@@ -41,9 +42,13 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or generate(Path(scratch))
+        kept = "host" if options.cache else None
         epochs = {
             "timm": timm_epochs(folder, options.workers, device, options.batch),
-            "ours": our_epochs(folder, options.workers, device, options.batch, options.cache),
+            "ours": our_epochs(folder, options.workers, device, options.batch, cache=kept),
+            "ours, augmented on the device": our_epochs(
+                folder, options.workers, device, options.batch, augment_on="device"
+            ),
         }
         cpu_time = options.workers == 0
         actions = {name: images_per_second(epoch, cpu_time) for name, epoch in epochs.items()}
@@ -102,18 +107,19 @@ def timm_epochs(folder: Path, workers: int, device: torch.device, batch: int = B
 
 
 def our_epochs(
-    folder: Path, workers: int, device: torch.device, batch: int = BATCH, cache: bool = False
+    folder: Path, workers: int, device: torch.device, batch: int = BATCH, **options: Any
 ) -> Epoch:
-    """Return the epochs of our loader, including the transfer and normalization."""
-    kept = "host" if cache else None
-    data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, cache=kept)
+    """Return the epochs of our loader, including the transfer and what follows on the device.
+
+    Further arguments are those of the datamodule.
+    """
+    data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, **options)
     data.setup("train")
     loader = data.train_dataloader()
 
     def epoch() -> Iterator[Any]:
-        for images, labels in loader:
-            moved = [part.to(device, non_blocking=True) for part in (images, labels)]
-            yield data.on_after_batch_transfer(moved, 0)
+        for items in loader:
+            yield data.on_after_batch_transfer(move_data_to_device(items, device), 0)
 
     return epoch
 
