@@ -295,13 +295,14 @@ class SMMixModule(LightningModule):
         scheduler.step_update(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how the weights were trained and how images are prepared for them."""
+        """Store how the weights were trained, how images are prepared, and the class names."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
         data = image_data(self.trainer)
         if data is not None:
             checkpoint["prepared"] = {
                 "crop_pct": data.eval_recipe.crop_ratio,
                 "interpolation": data.eval_recipe.interpolation,
+                "label_names": list(map(str, data.class_names)),
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

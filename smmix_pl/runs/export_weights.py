@@ -31,7 +31,8 @@ class TrainedBackbone:
         model: Model in eval mode, without token head.
         name: Name of the model in timm.
         args: Further arguments of `timm.create_model`.
-        pretrained_cfg: timm's data configuration: input size, normalization, crop ratio.
+        pretrained_cfg: timm's data configuration: input size, normalization, crop ratio, and the
+            class names in the order of the logits as `label_names`.
     """
 
     model: Any
@@ -108,9 +109,13 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> TrainedBackb
         "crop_pct": 0.875,
     }
     prepared = content.get("prepared")
-    for key, kind in (("crop_pct", float), ("interpolation", str)):  # not in older checkpoints
-        if isinstance(prepared, dict) and isinstance(prepared.get(key), kind):
+    prepared = prepared if isinstance(prepared, dict) else {}
+    for key, kind in (("crop_pct", float), ("interpolation", str)):
+        if isinstance(prepared.get(key), kind):
             preparation[key] = prepared[key]
+    names = prepared.get("label_names")
+    if isinstance(names, list) and list(map(type, names)) == settings["num_classes"] * [str]:
+        preparation["label_names"] = names
     preparation |= {} if crop_pct is None else {"crop_pct": crop_pct}
     cfg = filter_pretrained_cfg(dict(model.pretrained_cfg), remove_source=True, remove_null=True)
     return TrainedBackbone(model.eval(), name, args, cfg | preparation)
@@ -147,12 +152,15 @@ def to_folder(trained: TrainedBackbone, folder: Path) -> str:
     """
     folder.mkdir(exist_ok=True)
     to_safetensors(trained, folder / "model.safetensors")
+    cfg = dict(trained.pretrained_cfg)
+    names = {key: cfg.pop(key) for key in ("label_names",) if key in cfg}  # where timm expects them
     config = {
         "architecture": trained.name,
         "num_classes": trained.pretrained_cfg["num_classes"],
         "num_features": trained.model.num_features,
         "model_args": trained.args,
-        "pretrained_cfg": trained.pretrained_cfg,
+        "pretrained_cfg": cfg,
+        **names,
     }
     write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     return _loading_code(trained, f"'local-dir:{folder}', pretrained=True")

@@ -22,6 +22,7 @@ def test_options_of_a_method_are_valid(method, capsys):
     assert "class_path: smmix_pl." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evidence_trains_and_tabulates(tmp_path):
     """One epoch of two steps, with one seed, and a second call that only reads the results."""
     flags = (

@@ -20,6 +20,7 @@ def row_of(target: str, *words: str, cwd: Path) -> list[str]:
     return [cell.strip() for cell in result.stdout.splitlines()[-1].strip("|").split("|")]
 
 
+@pytest.mark.slow
 def test_target_prints_its_row(tmp_path):
     row = row_of("cub", cwd=tmp_path)
     target, variant, metric, published, measured, seeds, differences, config, runs = row

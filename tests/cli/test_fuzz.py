@@ -106,7 +106,7 @@ def saved(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@settings(max_examples=15)  # two models each
+@settings(max_examples=8)  # two models each
 @given(length=st.floats(0, 1), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_truncated_weights_and_wrong_bytes(name, tiny, saved, length, place, byte):
     complete = (saved / name).read_bytes()
@@ -203,6 +203,7 @@ def test_numbers_for_the_transforms(name, low, high, number):
 COUNTS = st.one_of(st.integers(-3, 40), st.sampled_from([-(10**9), 10**9]))
 
 
+@settings(max_examples=15)
 @given(
     batch_size=COUNTS,
     image_size=st.integers(-2, 40),

@@ -47,7 +47,7 @@ def run(tmp_path, mixer, **arguments):
     settings = {"accelerator": "auto", "max_epochs": 2, "log_every_n_steps": 1}
     # In inference mode, composite operations arrive undivided, with moves between devices inside
     settings |= {"inference_mode": False, "limit_test_batches": 2}
-    settings |= {"limit_train_batches": 3, "limit_val_batches": 2}
+    settings |= {"limit_train_batches": 2, "limit_val_batches": 1}
     return module(mixer), trainer(tmp_path, **(settings | arguments))
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
@@ -179,6 +179,7 @@ def test_nll_equals_scikit_learn_and_brier_score_its_definition(seed):
     assert float(result["brier"]) == pytest.approx(float(brier), rel=1e-5)
 
 
+@settings(max_examples=10)
 @given(seeds, st.floats(0.5, 3.0))
 def test_temperature_scaling_recovers_the_temperature(seed, temperature):
     logits, _ = predictions(seed, count=3000, num_classes=4, scale=1.5)

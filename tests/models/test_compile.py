@@ -22,6 +22,13 @@ MODELS = {
 }
 
 
+SOME = [
+    pytest.param(name, marks=() if name == "deit_tiny_patch16_224" else pytest.mark.slow)
+    for name in MODELS
+]
+"""All models, of which `make test` compiles one."""
+
+
 @pytest.fixture
 def backend(monkeypatch):
     """A backend that needs no compiler; the graphs are inductor's."""
@@ -76,7 +83,7 @@ def same_step(name):
     return module
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SOME)
 def test_compiled_step_is_the_same_step(name, backend):
     backend("aot_eager")
     same_step(name)
@@ -93,7 +100,7 @@ def test_step_compiled_by_inductor_is_the_same_step(name, backend):
     ("name", "readout"),
     [
         ("deit_tiny_patch16_224", "tokens"),
-        ("pvt_tiny", "tokens"),
+        pytest.param("pvt_tiny", "tokens", marks=pytest.mark.slow),
         ("deit_tiny_patch16_224", "similarity"),
     ],
 )

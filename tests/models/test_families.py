@@ -209,6 +209,7 @@ def compiled_gives_the_same_numbers(name, backend):
         same((guide.logits, guide.attention), (expected.logits, expected.attention))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"]
 )
