@@ -18,6 +18,7 @@ from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.metric_specs import HEADLINE, metric_name, metric_spec, metric_value
 from smmix_pl.reporting.panels import PANELS, PICTURES, panel_keys
 from smmix_pl.runs.results import read_results
+from smmix_pl.runs.run_files import check_run_folder
 
 POINTS = 200
 """Maximum number of points of a line; longer ones are averaged."""
@@ -81,7 +82,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        InputError: It is not the folder of a run.
+        InputError: It is not the folder of a run, or a link leads out of it.
     """
     log, config = folder / "metrics.csv", folder / "config.yaml"
     tested = (folder / "results.json").is_file()
@@ -90,6 +91,7 @@ def read_run(folder: Path) -> Run:
             f"{folder}: has neither metrics.csv nor results.json. Pass the folder of a run, which "
             "ends in version_0 or similar."
         )
+    check_run_folder(folder)
     return Run(
         folder,
         read_results(folder) if tested else {},
