@@ -2,17 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
+import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 
-GROUP_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")
+GROUP_SETTINGS = (
+    *("initial_lr", "weight_decay", "betas", "eps", "amsgrad", "maximize", "foreach", "fused"),
+    *("capturable", "differentiable"),
+)
 """Settings of a parameter group that come from the config on resume; `lr` follows the schedule."""
 MAX_LR = 1e6
 """Larger learning rates are mistakes and soon overflow float32."""
@@ -147,11 +152,34 @@ def keep_config_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[st
             f"{type(optimizer).__name__} for these weights. Use the config of its run, or start "
             "from its weights with --model.init_from."
         )
+    if isinstance(optimizer, AdamW):
+        _check_moments(groups, own, state["state"])
     kept = [
         saved | {name: mine[name] for name in GROUP_SETTINGS if name in mine}
         for saved, mine in zip(groups, own, strict=True)
     ]
     return state | {"param_groups": kept}
+
+
+def _check_moments(
+    groups: list[dict[str, Any]], own: list[dict[str, Any]], states: dict[int, Any]
+) -> None:
+    """Check that AdamW's moments have the shapes of the weights: its fused kernel does not.
+
+    Raises:
+        InputError: The state of a weight is incomplete or has another shape.
+    """
+    ids = chain.from_iterable(group["params"] for group in groups)
+    weights = chain.from_iterable(group["params"] for group in own)
+    for index, weight in zip(ids, weights, strict=True):
+        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+        state = states.get(index, {})  # none if the weight never had a gradient
+        items = state.items() if isinstance(state, dict) else ()
+        if state != {} and {name: getattr(value, "shape", None) for name, value in items} != shapes:
+            raise InputError(
+                f"model.optim.name: the checkpoint holds a corrupt state of AdamW (weight {index}, "
+                f"of shape {tuple(weight.shape)}). Start from its weights with --model.init_from."
+            )
 
 
 def create_schedule(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smmix_pl import InputError, OptimConfig
-from smmix_pl.optim import create_optimizer, create_schedule
+from smmix_pl.optim import create_optimizer, create_schedule, keep_config_settings
 
 
 @given(st.integers(1, 100_000))
@@ -77,7 +77,47 @@ def test_settings_reach_optimizers_that_have_them():
     assert lion.param_groups[0]["betas"] == (0.8, 0.9)
     adam = create_optimizer(weight, OptimConfig(name="lookahead_adamw", eps=1e-4), lr=1e-3)
     assert adam.param_groups[0]["eps"] == 1e-4
+    lamb = create_optimizer(weight, OptimConfig(name="lamb", eps=1e-5), lr=1e-3)
+    assert lamb.param_groups[0]["eps"] == 1e-5
     create_optimizer(weight, OptimConfig(name="sgd"), lr=1e-3)
+
+
+@pytest.fixture
+def trained():
+    """An optimizer after one step."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = create_optimizer(model, OptimConfig(), lr=1e-3)
+    optimizer.register_load_state_dict_pre_hook(keep_config_settings)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        {"step": torch.tensor(1.0)},
+        {"step": "1", "exp_avg": torch.zeros(2, 3), "exp_avg_sq": torch.zeros(2, 3)},
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(2, 3)},
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2, 3), "exp_avg_sq": [0.0]},
+    ],
+)
+def test_moments_of_other_shapes_are_rejected(trained, wrong):
+    """The fused kernel would read and write past their end."""
+    saved = trained.state_dict()
+    [decayed] = [g["params"] for g in saved["param_groups"] if g["weight_decay"]]
+    with pytest.raises(InputError, match="corrupt state"):
+        trained.load_state_dict(saved | {"state": saved["state"] | {decayed[0]: wrong}})
+
+
+def test_switches_of_the_optimizer_come_from_the_config(trained):
+    saved = trained.state_dict()
+    switched = [group | {"maximize": True, "amsgrad": True} for group in saved["param_groups"]]
+    trained.load_state_dict(saved | {"param_groups": switched})
+    for group in trained.param_groups:
+        assert not group["maximize"]
+        assert not group["amsgrad"]
 
 
 @pytest.mark.parametrize(

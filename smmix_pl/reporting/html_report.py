@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from smmix_pl.errors import InputError
@@ -18,6 +17,7 @@ from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.metric_specs import HEADLINE, metric_name, metric_spec, metric_value
 from smmix_pl.reporting.panels import PANELS, PICTURES, panel_keys
 from smmix_pl.runs.results import read_results
+from smmix_pl.runs.run_files import check_run_folder, read_config
 
 POINTS = 200
 """Maximum number of points of a line; longer ones are averaged."""
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        InputError: It is not the folder of a run.
+        InputError: It is not the folder of a run, or a link leads out of it.
     """
     log, config = folder / "metrics.csv", folder / "config.yaml"
     tested = (folder / "results.json").is_file()
@@ -90,6 +90,7 @@ def read_run(folder: Path) -> Run:
             f"{folder}: has neither metrics.csv nor results.json. Pass the folder of a run, which "
             "ends in version_0 or similar."
         )
+    check_run_folder(folder)
     return Run(
         folder,
         read_results(folder) if tested else {},
@@ -153,15 +154,15 @@ def html(runs: Mapping[str, Run]) -> str:
 
 def headline(run: Run) -> str:
     """Return mixer, model, data, and seed in one line."""
-    about = run.about or configured(run.config)
+    about = run.about or configured(run.folder)
     if not about:
         return str(run.folder)
     return f"{about['mixer']}: {about['model']} on {about['data']}, seed {about['seed']}"
 
 
-def configured(config: str) -> dict[str, Any]:
+def configured(folder: Path) -> dict[str, Any]:
     """Return mixer, model, data, and seed of a run that was not tested, from its config."""
-    settings: Any = yaml.safe_load(config) or {}
+    settings = read_config(folder)
     try:
         return {
             "mixer": settings["model"]["mixer"]["class_path"].rsplit(".")[-1],

@@ -5,7 +5,6 @@ import os
 from io import StringIO
 from pathlib import Path
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import configured_version, set_version
 from smmix_pl.runs.checkpoint_io import last_checkpoint, read_checkpoint
-from smmix_pl.runs.run_files import UNFINISHED, check_run_folder, write_atomic
+from smmix_pl.runs.run_files import UNFINISHED, check_run_folder, read_config, write_atomic
 from smmix_pl.runs.slurm import job_of, requeued_job
 from smmix_pl.runs.wandb_logger import WandbLogger
 
@@ -168,11 +167,4 @@ def _require_no_checkpoints(folders: list[Path]) -> None:
 
 def _is_evaluation(folder: Path) -> bool:
     """Return True if a run folder was written by `validate`, `test`, or `predict`."""
-    config = folder / "config.yaml"
-    if not config.is_file():
-        return False
-    try:
-        settings = yaml.safe_load(config.read_text())
-    except (UnicodeDecodeError, yaml.YAMLError):  # truncated by a kill
-        return False
-    return isinstance(settings, dict) and not {"verbose", "return_predictions"}.isdisjoint(settings)
+    return not {"verbose", "return_predictions"}.isdisjoint(read_config(folder))

@@ -4,6 +4,9 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from smmix_pl.errors import InputError
 
@@ -32,6 +35,16 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the saved config of a run: empty if it is missing, or was truncated by a kill."""
+    config = folder / "config.yaml"
+    try:
+        settings = yaml.safe_load(config.read_bytes()) if config.is_file() else {}
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def inside_run(folder: Path, path: Path) -> Path:

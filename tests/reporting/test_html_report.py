@@ -90,6 +90,19 @@ def test_a_run_without_a_test_is_described_by_its_config(runs, tmp_path):
     assert "CutMix: vit_tiny_patch16_224 on Digits, seed 0" in page.text
 
 
+@pytest.mark.parametrize(
+    "config",
+    [b'model: {mixer: {class_path: "smm', b"[1, 2]", b"model: 3", b"\xff\xfe\x00", b"[" * 5000],
+    ids=["truncated", "list", "number", "bytes", "nested"],
+)
+def test_a_run_with_an_invalid_config_is_named_by_its_folder(tmp_path, config):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.csv").write_text("step,train/loss\n1,0.5\n2,0.4\n")
+    (run / "config.yaml").write_bytes(config)
+    assert report(tmp_path, "run").text.startswith("run")
+
+
 def test_several_runs_are_compared(runs):
     page = report(runs, "first=runs/digits/version_0", "CutMix=runs/digits/version_1")
     assert "Comparison: first, CutMix" in page.text

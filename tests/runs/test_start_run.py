@@ -1,14 +1,19 @@
 """The folder of a run belongs to that run alone."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import yaml
 from helpers import processes
+from helpers.digits import quiet_trainer
 from helpers.small_recipe import FIT, RECIPE, write_recipe
+from lightning.pytorch.loggers import CSVLogger
 
 from smmix_pl.cli.main import main
+from smmix_pl.runs.start_run import start_run
 
 
 def test_simultaneous_runs_get_different_folders(tmp_path):
@@ -26,6 +31,22 @@ def test_simultaneous_runs_get_different_folders(tmp_path):
     for run in runs:
         with (run / "metrics.csv").open() as file:
             assert [row["step"] for row in csv.DictReader(file) if row["train/loss"]] == ["0", "1"]
+
+
+def test_a_folder_is_claimed_once_however_many_runs_choose_it(tmp_path):
+    """Processes start too far apart to collide every time; threads behind a barrier do."""
+    for group in range(5):
+        loggers = [CSVLogger(tmp_path, name=str(group)) for _ in range(8)]
+        trainers = [quiet_trainer(logger=logger) for logger in loggers]
+        barrier = Barrier(len(trainers))
+
+        def begin(trainer, barrier=barrier):
+            barrier.wait()
+            start_run(trainer, None, training=True)
+
+        with ThreadPoolExecutor(len(trainers)) as pool:
+            list(pool.map(begin, trainers))
+        assert sorted(logger.version for logger in loggers) == list(range(8))
 
 
 @pytest.mark.filterwarnings("ignore")

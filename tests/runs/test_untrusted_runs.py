@@ -127,6 +127,21 @@ def test_results_are_not_read_through_a_link_out_of_the_run(tmp_path):
         read_results(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "config.yaml", "pictures", "pictures/a.png"])
+def test_a_run_folder_with_a_link_out_of_it_is_not_reported(tmp_path, monkeypatch, name, capsys):
+    """The page would contain the file."""
+    monkeypatch.chdir(tmp_path)
+    private, link = Path("private"), Path("run") / name
+    private.write_text("step,train/loss\n1,0.5\n")
+    link.parent.mkdir(parents=True)
+    Path("run/metrics.csv").write_text(private.read_text())
+    link.unlink(missing_ok=True)
+    link.symlink_to(private.absolute())
+    error = rejection(capsys, ["report", "run"])
+    assert f"run/{name}" in error
+    assert not Path("report.html").exists()
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("file", "content"),
