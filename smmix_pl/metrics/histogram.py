@@ -120,16 +120,17 @@ class DetectionHistograms(Metric):
 
     def compute(self) -> Detection:
         """Return AUROC and FPR at 95% TPR, with images as the positives."""
-        total = self.counts.sum(dim=1, keepdim=True).clamp(min=1)
-        images, outliers = fractions = (self.counts / total).cpu().numpy()
+        # Whole numbers up to the last division, so that no rate exceeds 1
+        images, outliers = counts = self.counts.cpu().numpy()
+        n_images, n_outliers = totals = counts.sum(axis=1).clip(min=1)
         below = np.cumsum(outliers) - outliers
-        above = np.cumsum(images[::-1])[::-1]  # fraction of images in each bin or above it
-        threshold = np.flatnonzero(above >= 0.95 - 1e-12).max(initial=0)
+        above = np.cumsum(images[::-1])[::-1]  # images in each bin or above it
+        threshold = np.flatnonzero(20 * above >= 19 * n_images).max(initial=0)  # 95%
         return Detection(
-            auroc=float((images * (below + outliers / 2)).sum()),
-            fpr95=float(outliers[threshold:].sum()),
-            fractions=fractions,
-            outliers=int(self.counts[1].sum()),
+            auroc=float((images * (below + outliers / 2)).sum() / (n_images * n_outliers)),
+            fpr95=float(outliers[threshold:].sum() / n_outliers),
+            fractions=counts / totals[:, None],
+            outliers=int(outliers.sum()),
         )
 
 
