@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
@@ -125,12 +126,8 @@ def _are_finite(batches: list[TrainedBatch], gradients: list[Tensor], scaled: bo
     """
     losses = torch.stack([batch.loss.float() for batch in batches])
     fine = ~losses.isnan() if scaled else losses.isfinite()
-    found, scale = losses.new_zeros(1), losses.new_ones(1)
-    for dtype in {gradient.dtype for gradient in gradients}:
-        alike = [gradient for gradient in gradients if gradient.dtype == dtype]
-        # The check of torch's gradient scaler: one kernel, which also multiplies by `scale`
-        torch._amp_foreach_non_finite_check_and_unscale_(alike, found, scale)
-    return torch.stack((fine.all(), found[0] == 0))
+    largest = get_total_norm(gradients, torch.inf) if gradients else losses.new_zeros(())
+    return torch.stack((fine.all(), largest.isfinite()))
 
 
 def _problem(trainer: Trainer, batches: list[TrainedBatch], pl_module: LightningModule) -> str:
