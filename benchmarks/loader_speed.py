@@ -36,7 +36,7 @@ Epoch = Callable[[], Iterator[Any]]
 
 
 def main() -> None:
-    """Measure both loaders and print their speeds."""
+    """Measure the loaders and print their speeds."""
     options = parse()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

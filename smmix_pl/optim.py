@@ -43,8 +43,8 @@ class OptimConfig:
         warmup_epochs: Epochs of linear warm-up.
         warmup_lr: Learning rate of the first step. Not scaled.
         warmup_prefix: Start the cosine after the warm-up, so that it begins at the effective
-            learning rate. Otherwise, as in DeiT and the authors' code, the warm-up replaces the
-            beginning of a cosine over the complete run. After 5 warm-up epochs of 300, this cosine
+            learning rate. Otherwise, as is timm's default, the warm-up replaces the beginning of a
+            cosine over the complete run. After 5 warm-up epochs of 300, this cosine
             is at 0.999 of the rate; after 5 of 20, at 0.85.
         min_lr: Learning rate at the end of the cosine. Not scaled.
         interval: Update the learning rate every `step`, or every `epoch` as the authors do.

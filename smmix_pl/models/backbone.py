@@ -387,4 +387,4 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 def _set_training(modules: Iterable[nn.Module], mode: bool) -> None:
     for module in modules:
-        vars(module)["training"] = mode  # in a small model, `Module.__setattr__` takes 1 ms a pass
+        vars(module)["training"] = mode  # `Module.__setattr__` is slow, and this runs in every step
