@@ -37,22 +37,13 @@ def seed_of(*position: int) -> int:
 def reseed(*position: int, device: torch.device | None = None) -> None:
     """Seed the global generators of Python, NumPy, and torch for a position.
 
-    Args:
-        position: As in `seed_of`.
-        device: As in `seed_generators`.
-    """
-    seed_generators(seed_of(*position), device)
-
-
-def seed_generators(seed: int, device: torch.device | None = None) -> None:
-    """Seed the global generators of Python, NumPy, and torch.
-
     `torch.manual_seed` would also record a stack trace for every kind of accelerator, at each call.
 
     Args:
-        seed: 64-bit seed.
+        position: As in `seed_of`.
         device: Accelerator whose generator is seeded too, without waiting for it.
     """
+    seed = seed_of(*position)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)

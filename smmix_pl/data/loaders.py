@@ -13,7 +13,7 @@ from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import BadImage
 from smmix_pl.data.samplers import Draw, TrainingSampler
 from smmix_pl.errors import InputError
-from smmix_pl.seeding import seed_generators
+from smmix_pl.seeding import reseed
 
 
 class CatchBadImages(Dataset[Any]):
@@ -35,7 +35,7 @@ class CatchBadImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         if isinstance(index, Draw):
-            seed_generators(index.seed)
+            reseed(index.seed)
         try:
             return self.images[int(index)]
         except BadImage as error:

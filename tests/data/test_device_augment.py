@@ -19,7 +19,7 @@ from smmix_pl.data.device_crop import crop_and_resize
 from smmix_pl.data.drawn_operations import drawn_batch
 from smmix_pl.data.transforms import train_transform
 from smmix_pl.errors import InputError
-from smmix_pl.seeding import seed_generators
+from smmix_pl.seeding import reseed
 
 MEAN = (0.485, 0.456, 0.406)
 FILL = (124, 116, 104)
@@ -105,7 +105,7 @@ def test_the_chain_equals_timms(settings):
     drawn, expected = [], []
     for seed in range(100):
         for transform, results in ((ours, drawn), (theirs, expected)):
-            seed_generators(seed)
+            reseed(seed)
             results.append(transform(picture(seed % 7, 60, 50)))
     batch = drawn_batch(torch.stack([item.image for item in drawn]), drawn)
     result = augment_batch(batch.images, batch.operations, FILL)
