@@ -147,7 +147,7 @@ def set_wandb_id(logger: WandbLogger, run_id: str) -> None:
 
 
 class ConfigPrecedenceCLI(LightningCLI):
-    """LightningCLI whose settings come from configs and options only.
+    """LightningCLI with quiet defaults, whose settings come from configs and options only.
 
     With `--ckpt_path`, Lightning would let the hyperparameters in the checkpoint override them
     without notice, and it has no public switch for that.
@@ -155,6 +155,18 @@ class ConfigPrecedenceCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as the user wrote it."""
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
+        """Return the parser of a command, which by default prints no second table of results.
+
+        Nor are all predictions kept in memory, which are written to a file.
+        """
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.set_defaults(return_predictions=False)
+        elif subcommand == "test":
+            parser.set_defaults(verbose=False)
+        return parser
 
 
 def average_module(callback: WeightAveraging) -> LightningModule:

@@ -30,6 +30,7 @@ from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
 from smmix_pl.runs.checkpoint_checks import check_weights, prepare_resume, provenance
+from smmix_pl.runs.schedule_warnings import warn_of_schedule
 from smmix_pl.seeding import reseed, run_seed
 from smmix_pl.step_timer import span
 
@@ -117,8 +118,14 @@ class SMMixModule(LightningModule):
             compile=compile,
         )
         mixer.check_grid(self.backbone.grid)
+        own_classes = self.backbone.model.pretrained_cfg.get("num_classes")
+        self.has_trained_head = pretrained and own_classes == num_classes
+        """True if the weights that the module starts from include its class head."""
         if init_from is not None:
+            head = self.backbone.class_head
+            fresh = [weight.clone() for weight in head.parameters()]
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
+            self.has_trained_head = not all(map(torch.equal, fresh, head.parameters()))
         self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)
         self.num_classes = num_classes
         self.batch_size = batch_size
@@ -263,8 +270,8 @@ class SMMixModule(LightningModule):
         accumulate = trainer.accumulate_grad_batches
         global_batch = self.batch_size * trainer.world_size * accumulate
         lr = self.optim.effective_lr(global_batch)
-        rises = " (below model.optim.min_lr, so it rises)" if lr < self.optim.min_lr else ""
-        rank_zero_info(f"learning rate {lr:.4g} for a global batch of {global_batch}{rises}")
+        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
+        warn_of_schedule(self.optim, lr, int(total_steps), steps_per_epoch)
         for logger in self.loggers:
             logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
         # Lightning clips gradients, and unscales them under fp16, between backward and step. Fused
@@ -274,7 +281,6 @@ class SMMixModule(LightningModule):
         # Lookahead is not a complete torch optimizer; the one inside is
         inner = getattr(optimizer, "_base_optimizer", optimizer)
         inner.register_load_state_dict_pre_hook(keep_config_settings)
-        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
         schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
         return {
             "optimizer": optimizer,

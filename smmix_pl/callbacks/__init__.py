@@ -12,6 +12,7 @@ from smmix_pl.callbacks.evaluation.patch_shuffle import PatchShuffle
 from smmix_pl.callbacks.evaluation.per_class import PerClassMetrics
 from smmix_pl.callbacks.output.predictions_csv import PredictionsCSV
 from smmix_pl.callbacks.output.results_file import ResultsFile
+from smmix_pl.callbacks.output.run_summary import RunSummary
 from smmix_pl.callbacks.output.summary_table import SummaryTable
 from smmix_pl.callbacks.training.attention_quality import AttentionQuality
 from smmix_pl.callbacks.training.ema import EMA
@@ -19,6 +20,7 @@ from smmix_pl.callbacks.training.mixed_images import MixedImages
 from smmix_pl.callbacks.training.nonfinite_guard import NonFiniteGuard
 from smmix_pl.callbacks.training.preemption import Preemption
 from smmix_pl.callbacks.training.progress_bar import ThrottledProgressBar
+from smmix_pl.callbacks.training.progress_lines import ProgressLines
 from smmix_pl.callbacks.training.throughput import Throughput
 
 __all__ = [
@@ -40,7 +42,9 @@ __all__ = [
     "PerClassMetrics",
     "PredictionsCSV",
     "Preemption",
+    "ProgressLines",
     "ResultsFile",
+    "RunSummary",
     "SummaryTable",
     "TemperatureScaling",
     "ThrottledProgressBar",

@@ -1,21 +1,17 @@
 """The LightningCLI behind `fit`, `validate`, `test`, and `predict`."""
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -24,10 +20,9 @@ from smmix_pl.callbacks import (  # importing all lets configs name them without
     NonFiniteGuard,
     PredictionsCSV,
     Preemption,
+    ProgressLines,
     ThrottledProgressBar,
 )
-from smmix_pl.callbacks.output.figure_saver import run_folder
-from smmix_pl.callbacks.output.results_file import description
 from smmix_pl.checks import in_range
 from smmix_pl.cli.config_paths import FROM_DATA, default_configs, resolve_configs
 from smmix_pl.cli.input_errors import (
@@ -39,6 +34,8 @@ from smmix_pl.cli.input_errors import (
 )
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
+from smmix_pl.cli.quiet_libraries import quiet_libraries
+from smmix_pl.cli.saved_config import SaveRunConfig
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.data.datamodule import SPLITS_OF_STAGE
@@ -52,8 +49,8 @@ from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.process_state import unchanged_process
-from smmix_pl.runs.run_name import class_label, run_name
-from smmix_pl.runs.start_run import start_run
+from smmix_pl.runs.run_name import class_label, data_label, run_name
+from smmix_pl.runs.start_run import start_run, tested_run
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
 
@@ -100,7 +97,7 @@ def run(words: Sequence[str]) -> None:
             """Return the command and the arguments that are not options."""
             return {command: SMMixCLI.subcommands()[command]}
 
-    with unchanged_process():
+    with unchanged_process(), quiet_libraries():
         CommandCLI(
             parser_kwargs={command: {"default_config_files": default_configs()}},
             save_config_callback=SaveRunConfig,
@@ -122,28 +119,6 @@ class Parser(LightningArgumentParser):
         if "arguments are required" in message:
             raise parser_error(message, "Pass --config NAME or --data CLASS.") from ex
         raise input_error(ex) or parser_error(message, nearest_names(message)) from ex
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Writes the config into the run folder and to the loggers that store configs."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the config if the run has loggers."""
-        if trainer.loggers:
-            # without the checkpoint, so that the saved config starts a run of its own
-            self.config = Namespace({**vars(self.config), "ckpt_path": None})
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand the config and a description of the run to the loggers."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        folder = run_folder(trainer)
-        saved = (folder or Path()) / self.config_filename
-        described = {"run": description(trainer, cast(SMMixModule, pl_module), saved)}
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config | described)
-            if isinstance(logger, WandbLogger) and folder is not None and stage == "fit":
-                logger.keep_id(folder)
 
 
 class SMMixCLI(ConfigPrecedenceCLI):
@@ -228,6 +203,12 @@ class SMMixCLI(ConfigPrecedenceCLI):
             )
         if path and self.subcommand != "fit":  # the checkpoint has all weights
             settings.model.init_from, settings.model.pretrained = None, False
+        untrained = not (path or settings.model.init_from or settings.model.pretrained)
+        if self.subcommand in ("validate", "test", "predict") and untrained:
+            raise InputError(
+                f"--ckpt_path: missing, so that {self.subcommand} would evaluate untrained weights."
+                " Pass a checkpoint, or set --model.pretrained true or --model.init_from."
+            )
         is_file = path and path not in ("best", "last", "hpc") and "://" not in path
         if is_file and not Path(path).is_file():  # torch would unpickle a folder of shards
             raise InputError(f"--ckpt_path={path}: no such file. Pass a .ckpt file or last.")
@@ -256,7 +237,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
         named = config.trainer.callbacks or []
         has_bar = any(isinstance(callback, ProgressBar) for callback in named)
         if config.trainer.enable_progress_bar is not False and not has_bar:
-            added.append(ThrottledProgressBar())
+            added.append(ThrottledProgressBar() if sys.stdout.isatty() else ProgressLines())
         writes = any(isinstance(callback, PredictionsCSV) for callback in named)
         if self.subcommand == "predict" and not writes:
             added.append(PredictionsCSV())
@@ -264,17 +245,24 @@ class SMMixCLI(ConfigPrecedenceCLI):
 
     def after_instantiate_classes(self) -> None:
         """Set checkpoint IO and the W&B run's name, and resume if that was requested."""
+        config = self.instantiated
+        evaluates = self.subcommand not in (None, "fit")
+        if evaluates and not config.get("ckpt_path") and not self.model.has_trained_head:
+            raise InputError(
+                "model: the weights have no class head for the classes of the data, so that "
+                f"{self.subcommand} would evaluate a random one. Pass a checkpoint as --ckpt_path."
+            )
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
-        config = self.instantiated
-        tested = config.get("ckpt_path") if self.subcommand not in (None, "fit") else None
+        tested = config.get("ckpt_path") if evaluates else None
         trained = provenance(read_checkpoint(tested)) if tested else {}
         mixer = trained.get("mixer", mixer_label(self.settings))
         seed = trained.get("seed", run_seed())
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
+                backbone = self.model.hparams["backbone"]
+                data = data_label(type(self.datamodule), self.datamodule.root)
                 logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
         checkpoint = start_run(self.trainer, config.get("ckpt_path"), self.subcommand == "fit")
         if self.subcommand:
@@ -284,21 +272,31 @@ class SMMixCLI(ConfigPrecedenceCLI):
         """Test the best checkpoint, if requested."""
         if self.settings.test_after_fit:
             saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-            ckpt_path = "best" if saved else None  # a fast_dev_run saves nothing
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path)
+            best = saved or None  # a fast_dev_run saves nothing
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
 
     def _name_loggers(self) -> None:
-        """Give CSV loggers without a name the run's name, which is their folder."""
+        """Give CSV loggers without a name the run's name, which is their folder.
+
+        A test without `--name` writes into the run that it tests.
+        """
         settings = self.settings
-        data = settings.data.class_path.rpartition(".")[2]
-        default = run_name(data, settings.model.backbone, mixer_label(settings))
+        kind = settings.data.class_path
+        root = (settings.data.get("init_args") or Namespace()).get("root")
+        label = data_label(import_class(kind), root or "")
+        name = settings.name or run_name(label, settings.model.backbone, mixer_label(settings))
+        values = {"name": name}
+        if self.subcommand == "test" and settings.name is None and settings.ckpt_path:
+            run = tested_run(settings.ckpt_path, kind, root)
+            if run is not None:
+                values = {"save_dir": str(run.parent), "name": "", "version": run.name}
         loggers = settings.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             is_csv = isinstance(logger, Namespace) and logger.class_path.endswith(
                 CSVLogger.__name__
             )
             if is_csv and logger.init_args.name is None:
-                logger.init_args.name = settings.name or default
+                logger.init_args.update(Namespace(values))
 
 
 def cli_options() -> dict[str, Any]:

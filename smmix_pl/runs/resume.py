@@ -1,6 +1,7 @@
 """Resuming: which run and checkpoint to resume from, and the log that is continued."""
 
 import csv
+import math
 import os
 from io import StringIO
 from pathlib import Path
@@ -91,18 +92,18 @@ def resume_latest(trainer: Trainer) -> Path | None:
 
 
 @rank_zero_only
-def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
-    """Keep the rows of metrics.csv up to a checkpoint. Lightning's logger would start a new file.
+def keep_log(logger: CSVLogger, checkpoint: Path | None = None) -> None:
+    """Keep the rows of metrics.csv. Lightning's logger would start a new file.
 
     Args:
         logger: Logger that has not been used yet.
         checkpoint: Checkpoint to resume from. Rows of later steps are dropped, because the run logs
-            them again.
+            them again. None, for a test in the folder of the run, keeps all.
 
     Raises:
         InputError: The log or the checkpoint is corrupt.
     """
-    for unfinished in checkpoint.parent.glob(f"*{UNFINISHED}"):
+    for unfinished in checkpoint.parent.glob(f"*{UNFINISHED}") if checkpoint else ():
         if unfinished.is_file():
             unfinished.unlink()
     log, kept = Path(logger.log_dir) / "metrics.csv", Path(logger.log_dir) / "metrics.kept.csv"
@@ -110,7 +111,8 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
         os.replace(log, kept)
     if not kept.is_file():
         return
-    names, rows = _rows_before(kept, _saved_steps(checkpoint))
+    steps = math.inf if checkpoint is None else _saved_steps(checkpoint)
+    names, rows = _rows_before(kept, steps)
     writer = logger.experiment  # removes metrics.csv
     content = StringIO(newline="")
     copy = csv.DictWriter(content, fieldnames=names)
@@ -121,7 +123,7 @@ def keep_log(logger: CSVLogger, checkpoint: Path) -> None:
     kept.unlink()
 
 
-def _rows_before(log: Path, steps: int) -> tuple[list[str], list[dict[str, str]]]:
+def _rows_before(log: Path, steps: float) -> tuple[list[str], list[dict[str, str]]]:
     """Return column names and the complete rows before a step. A kill may truncate the last row."""
     try:
         with log.open(newline="", errors="surrogateescape") as file:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
+
+from smmix_pl.data import Folder, LitData, Shards
 
 
 def class_label(kind: type, arguments: Mapping[str, Any]) -> str:
@@ -23,11 +26,22 @@ def class_label(kind: type, arguments: Mapping[str, Any]) -> str:
     return kind.__name__ + "".join(changed)
 
 
+def data_label(kind: type, root: str | Path) -> str:
+    """Return the name of a dataset: that of its class or, for a user's own images, of its folder.
+
+    Args:
+        kind: Class of the dataset.
+        root: Folder of the dataset.
+    """
+    own = issubclass(kind, Folder | Shards | LitData)
+    return (own and Path(root).expanduser().resolve().name) or kind.__name__
+
+
 def run_name(data: str, backbone: str, mixer: str) -> str:
     """Return the default name of a run, which is also its folder below `save_dir`.
 
     Args:
-        data: Class name of the dataset.
+        data: Label of the dataset.
         backbone: Name of the timm model.
         mixer: Label of the mixer.
     """

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,15 +50,15 @@ class WandbLogger(loggers.WandbLogger):
         one_of("WANDB_MODE", mode, MODES)
         os.makedirs(save_dir, exist_ok=True)
         # by default W&B writes to the disk every 15 seconds, which a killed run would lose
-        kwargs.setdefault("settings", wandb.Settings(x_transaction_log_flush_interval=1.0))
-        super().__init__(
-            project=project,
-            name=name,
-            save_dir=save_dir,
-            offline=mode == "offline",
-            mode=mode,
-            **kwargs,
-        )
+        offline = mode == "offline"  # there is no page to announce; warnings are still printed
+        settings = wandb.Settings(x_transaction_log_flush_interval=1.0, quiet=offline)
+        kwargs.setdefault("settings", settings)
+        if offline:
+            wandb.termsetup(wandb.Settings(show_info=False), None)
+        # with offline=True, Lightning would change WANDB_MODE, which W&B warns of
+        super().__init__(project=project, name=name, save_dir=save_dir, mode=mode, **kwargs)
+        if wandb_init_args(self).get("anonymous") is None:  # deprecated, and so is passing None
+            wandb_init_args(self).pop("anonymous", None)
 
     @property
     @rank_zero_experiment
@@ -90,6 +92,21 @@ class WandbLogger(loggers.WandbLogger):
     def keep_id(self, folder: Path) -> None:
         """Store the W&B run id in the run folder, for `resume_latest`."""
         write_atomic(folder / ID_FILE, str(self.experiment.id).encode())
+
+    def discard(self) -> None:
+        """Finish the run as failed and, if it was offline, remove its files."""
+        run = wandb.run
+        if run is None or run.disabled:
+            return
+        files = Path(run.dir).parent
+        run.finish(exit_code=1)
+        if run.offline:
+            shutil.rmtree(files)
+            for link in files.parent.iterdir():
+                if link.is_symlink() and not link.exists():  # to the files of this run
+                    link.unlink()
+            with suppress(OSError):  # there are other runs
+                files.parent.rmdir()
 
     def resume_latest(self, folder: Path) -> None:
         """Continue the W&B run whose id is stored in a run folder, if there is one.

@@ -25,6 +25,7 @@ class Attack(Evaluation):
     """
 
     name: ClassVar[str]
+    steps = 1
 
     def __init__(self, eps: Sequence[float] = (8.0,)) -> None:
         attack = type(self).__name__
@@ -49,6 +50,7 @@ class Attack(Evaluation):
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:
         """Reset the accuracies."""
+        self.passes = len(self.eps) * (1 + self.steps)
         self.accuracy = on_device(SweepAccuracy(1 + len(self.eps)), model)
 
     def update(self, batch: EvalBatch) -> None:

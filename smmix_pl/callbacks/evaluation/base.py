@@ -86,6 +86,8 @@ class Evaluation(Callback, ABC):
     stages: ClassVar[tuple[str, ...]] = ("test",)
     includes_outliers: ClassVar[bool] = False
     """If True, images that belong to no class are evaluated as well."""
+    passes: int = 0
+    """Forward passes per image, beside the one over the plain image. Final after `reset`."""
     result: EvalResult | None = None
     """Result of the last test."""
     _seen = 0

@@ -60,7 +60,8 @@ class Corruptions(Evaluation):
         small = max(require_image_data(trainer).image_size) < 64
         self.chosen: Constants = self.constants or ("cifar" if small else "imagenet")
         self.cells = [(name, severity) for name in self.names for severity in self.severities]
-        self.accuracy = on_device(SweepAccuracy(1 + len(self.cells)), model)
+        self.passes = len(self.cells)
+        self.accuracy = on_device(SweepAccuracy(1 + self.passes), model)
 
     def update(self, batch: EvalBatch) -> None:
         """Evaluate a batch under every corruption at every severity."""

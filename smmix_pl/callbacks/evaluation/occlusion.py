@@ -104,8 +104,8 @@ class Occlusion(Evaluation):
             self.grid = patch_grid(data.image_size, side)
         self.patch = data.image_size[0] // self.grid[0]
         self.batch_size = data.batch_size
-        conditions = 1 + len(self.drops) * len(self.ratios)
-        self.accuracy = on_device(SweepAccuracy(conditions), model)
+        self.passes = len(self.drops) * len(self.ratios)
+        self.accuracy = on_device(SweepAccuracy(1 + self.passes), model)
 
     def update(self, batch: EvalBatch) -> None:
         """Evaluate a batch under every drop at every ratio."""

@@ -50,7 +50,7 @@ class PatchShuffle(Evaluation):
                     f"PatchShuffle.grids={grid}: does not divide the image of {height} x {width} "
                     "pixels. Choose divisors of both sides."
                 )
-        self.fitting = fitting
+        self.fitting, self.passes = fitting, len(fitting)
         self.accuracy = on_device(SweepAccuracy(1 + len(fitting)), model)
 
     def update(self, batch: EvalBatch) -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import evaluation_reports
-from smmix_pl.reporting.metric_specs import metric_name, metric_value
+from smmix_pl.reporting.metric_specs import METRICS, metric_name, metric_spec, metric_value
 from smmix_pl.runs.results import Curve
 
 FILES = {"metrics": "metrics.csv", "results": "results.json", "pictures": "pictures"}
@@ -18,7 +18,7 @@ class SummaryTable(Callback):
     """Prints the test metrics and the paths of the run's checkpoint, metrics, and figures."""
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the table on rank 0, after Lightning's own table."""
+        """Print the table on rank 0."""
         if stage != "test" or not trainer.is_global_zero:
             return
         console = Console(soft_wrap=True)
@@ -33,8 +33,9 @@ def summary_table(trainer: Trainer, name: str) -> Table:
     """Return a table of the metrics, including the points of short curves."""
     table = Table(title=f"Test of {name}", show_header=False)
     in_tables = {key for curves in long_curves(trainer).values() for key in curves}
-    for key, value in trainer.callback_metrics.items():
-        metric = key.removeprefix("test/")
+    metrics = trainer.callback_metrics
+    for key in sorted(metrics, key=_place):
+        metric, value = key.removeprefix("test/"), metrics[key]
         curve, _, point = metric.rpartition("_")
         if metric != key and not (curve in in_tables and point[0].isdigit()):
             table.add_row(metric_name(metric), metric_value(metric, float(value)))
@@ -51,17 +52,28 @@ def long_curves(trainer: Trainer) -> dict[tuple[float, ...], dict[str, Curve]]:
     return groups
 
 
+def _place(key: str) -> tuple[bool, int]:
+    """Return where a metric is in the table: that of `METRICS`, with the evaluation suite last."""
+    spec = metric_spec(key)
+    return (True, len(METRICS)) if spec is None else (spec.suite, METRICS.index(spec))
+
+
 def curve_tables(trainer: Trainer) -> list[Table]:
-    """Return tables with one row per curve and one column per point."""
+    """Return tables of the curves. Points or curves are the rows, so that they fit 80 columns."""
     tables = []
     for points, curves in long_curves(trainer).items():
         kind = next(iter(curves)).split("_")[0]
-        table = Table(title=f"Top-1 accuracy (%), {kind}", box=box.SIMPLE_HEAD, padding=0)
-        table.add_column("", no_wrap=True)
-        for point in points:
-            table.add_column(f"{point:g}", justify="right")
-        for name, curve in curves.items():
-            table.add_row(metric_name(name), *(f"{100 * y:.1f}" for y in curve.y))
+        heads = [f"{point:g}" for point in points]
+        cells = {metric_name(name): [f"{100 * y:.1f}" for y in c.y] for name, c in curves.items()}
+        if len(heads) > len(cells):
+            rows = zip(*cells.values(), strict=True)
+            heads, cells = list(cells), dict(zip(heads, map(list, rows), strict=True))
+        table = Table(title=f"Top-1 accuracy (%), {kind}", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("")
+        for head in heads:
+            table.add_column(head, justify="right", min_width=5)
+        for name, row in cells.items():
+            table.add_row(name, *row)
         tables.append(table)
     return tables
 

@@ -6,11 +6,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
-SHOWN = ("train/loss", "lr", "images_per_second")
+SHOWN = {"train/loss": "loss", "val/top1": "top-1"}
+BAR_WIDTH = 8
+"""Characters, so that epoch, batches, times, and metrics fit into 80 columns beside it."""
 
 
 class ThrottledProgressBar(RichProgressBar):
-    """Lightning's RichProgressBar, which reads metrics from the device at few steps only.
+    """Lightning's RichProgressBar in 80 columns, which reads metrics at few steps only.
 
     Reading a loss makes the host wait for the device. Lightning's bar reads it at every step, and
     draws `refresh_rate` times per second. This one draws once per second.
@@ -39,5 +41,13 @@ class ThrottledProgressBar(RichProgressBar):
         """Return the metrics shown in the progress bar."""
         if trainer.training:
             metrics = trainer.callback_metrics
-            self._shown = {name: float(metrics[name]) for name in SHOWN if name in metrics}
-        return self._shown | super().get_metrics(trainer, pl_module)
+            self._shown = {
+                name: float(metrics[key]) for key, name in SHOWN.items() if key in metrics
+            }
+        return self._shown
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Return Lightning's columns with a short bar, without the speed."""
+        description, bar, batches, times, _ = super().configure_columns(trainer)
+        bar.bar_width = BAR_WIDTH
+        return [description, bar, batches, times]
