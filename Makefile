@@ -77,7 +77,7 @@ typecheck: install-test
 	$(BIN)/mypy
 
 pytest: install-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow'
 
 test-slow: install-test ## The tests that take minutes
 	$(BIN)/pytest -q -m slow

@@ -113,13 +113,14 @@ for name in {BLOCKED!r}:
 import torch
 from smmix_pl import Backbone, SMMix, SMMixLoss, soft_labels
 import smmix_pl.losses, smmix_pl.mixing, smmix_pl.models
-import numpy as np
+import numpy as np, timm
 args = dict(patch_size=8, embed_dim=24, depth=2, num_heads=2)
 backbone = Backbone("vit_tiny_patch16_224", 3, 32, model_args=args)
 mixed = SMMix(switch_prob=1)(
     torch.randn(2, 3, 32, 32), soft_labels(torch.arange(2), 3), backbone, np.random.default_rng(0)
 )
 SMMixLoss(backbone)(mixed).backward()
+assert timm.is_model("pvt_tiny")
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

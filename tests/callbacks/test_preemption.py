@@ -205,7 +205,9 @@ SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"}
 SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 
-@pytest.mark.parametrize("array", [False, True], ids=["job", "array"])
+@pytest.mark.parametrize(
+    "array", [pytest.param(False, marks=pytest.mark.slow), True], ids=["job", "array"]
+)
 def test_slurm_requeues_the_job_which_resumes_its_own_run(tmp_path, array):
     """A program named scontrol records its arguments in place of SLURM's."""
     scontrol = write_recipe(tmp_path) / "bin" / "scontrol"

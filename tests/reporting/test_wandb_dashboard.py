@@ -122,7 +122,11 @@ def test_invalid_project_or_output_is_reported(words, named, capsys, tmp_path, m
     ("env", "named"),
     [
         ({}, "WANDB_API_KEY"),
-        ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "workspace"),
+        pytest.param(
+            {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "workspace",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"WANDB_API_KEY": "short"}, "API key", marks=pytest.mark.slow),
         pytest.param(
             {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"},

@@ -59,7 +59,7 @@ def test_evaluations_after_the_run_are_ignored(recipe, capsys, caplog):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("moved", ["absolute path", "moved"])
+@pytest.mark.parametrize("moved", [pytest.param("absolute path", marks=pytest.mark.slow), "moved"])
 def test_the_best_checkpoint_is_found_in_a_renamed_folder(recipe, tmp_path, moved):
     fit(recipe("runs"), 1)
     checkpoints = tmp_path / "runs/digits/version_0/checkpoints"
