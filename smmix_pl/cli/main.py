@@ -20,6 +20,7 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 TOOLS = {
+    "calibrate": "Scale a checkpoint by the temperature that fits the validation set.",
     "export": "Export a checkpoint for timm (safetensors or folder) or ONNX.",
     "compare": "Compare tested runs with each other and with published results.",
     "report": "Write one HTML page about one or several runs.",

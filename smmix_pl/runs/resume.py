@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import warnings
 from io import StringIO
 from pathlib import Path
 
@@ -113,7 +114,9 @@ def keep_log(logger: CSVLogger, checkpoint: Path | None = None) -> None:
         return
     steps = math.inf if checkpoint is None else _saved_steps(checkpoint)
     names, rows = _rows_before(kept, steps)
-    writer = logger.experiment  # removes metrics.csv
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Experiment logs directory")  # nothing in it is lost
+        writer = logger.experiment  # removes metrics.csv
     content = StringIO(newline="")
     copy = csv.DictWriter(content, fieldnames=names)
     copy.writeheader()

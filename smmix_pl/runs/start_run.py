@@ -57,7 +57,7 @@ def tested_run(checkpoint: str, class_path: str, root: str | None) -> Path | Non
         class_path: Class of the dataset that is tested.
         root: Its folder.
     """
-    folder = Path(checkpoint).absolute().parent.parent
+    folder = Path(os.path.relpath(Path(checkpoint).absolute().parent.parent))
     match read_config(folder):
         case {"data": {"class_path": str(trained), "init_args": dict(arguments)}}:
             same_class = trained.rpartition(".")[2] == class_path.rpartition(".")[2]

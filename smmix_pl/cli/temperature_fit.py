@@ -1,0 +1,141 @@
+"""Temperature scaling (Guo et al., 2017), stored in the class head of a checkpoint."""
+
+import math
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smmix_pl.cli.quiet_libraries import quiet_libraries
+from smmix_pl.data import ImageData
+from smmix_pl.errors import InputError
+from smmix_pl.metrics import OUTLIER, ReliabilityBins, true_classes
+from smmix_pl.module import SMMixModule
+from smmix_pl.runs.checkpoint_io import read_checkpoint
+from smmix_pl.runs.run_files import write_atomic
+
+TRAINING_STATE = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
+"""What is not written: training cannot resume from a head that it did not train."""
+
+
+class LogitCollector(Callback):
+    """Keeps the logits `(N, K)` and classes `(N,)` of the validation images on the CPU."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start without images."""
+        self._logits: list[Tensor] = []
+        self._classes: list[Tensor] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the images of a batch that belong to a class."""
+        logits = outputs["logits"].float().cpu()
+        classes = true_classes(batch[1].cpu(), logits)
+        self._logits.append(logits[classes != OUTLIER])
+        self._classes.append(classes[classes != OUTLIER])
+
+    def collected(self) -> tuple[Tensor, Tensor]:
+        """Return all logits and classes."""
+        return torch.cat(self._logits), torch.cat(self._classes)
+
+
+def calibrate(checkpoint: Path, data: ImageData, output: Path, accelerator: str = "auto") -> str:
+    """Write a checkpoint whose class head is divided by the temperature fitted on validation data.
+
+    Args:
+        checkpoint: Checkpoint of `SMMixModule`. Averaged weights are used if it has them.
+        data: Dataset with the classes of the model.
+        output: Checkpoint to write.
+        accelerator: As in Lightning's Trainer.
+
+    Returns:
+        Temperature, NLL, and ECE on the validation images before and after.
+
+    Raises:
+        InputError: The checkpoint is unsuitable, or its logits are not linear in its class head.
+    """
+    content = read_checkpoint(checkpoint)
+    model = SMMixModule.load_from_checkpoint(checkpoint, weights_only=True, map_location="cpu")
+    collector = LogitCollector()
+    with quiet_libraries():
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            callbacks=[collector],
+            logger=False,
+            enable_checkpointing=False,
+        )
+        trainer.validate(model, datamodule=data, verbose=False)
+    logits, classes = collector.collected()
+    temperature = fit_temperature(logits, classes)
+    weights = content["state_dict"]
+    for name in _class_head(model.cpu(), temperature):
+        weights[name] = weights[name] / temperature
+    kept = {key: value for key, value in content.items() if key not in TRAINING_STATE}
+    file = BytesIO()
+    torch.save(kept | {"temperature": temperature}, file)
+    write_atomic(output, file.getbuffer())
+    return (
+        f"Temperature {temperature:.3f} on {len(classes):,} validation images: "
+        f"{_calibration(logits, classes)} before, "
+        f"{_calibration(logits / temperature, classes)} after. Wrote {output}."
+    )
+
+
+def fit_temperature(logits: Tensor, classes: Tensor) -> float:
+    """Return the temperature in [1/8, 8] with the highest likelihood.
+
+    Args:
+        logits: `(N, K)`; -inf for classes that the dataset excludes.
+        classes: True classes, `(N,)`.
+    """
+
+    def nll(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), classes))
+
+    found = minimize_scalar(nll, bounds=(-math.log(8), math.log(8)), method="bounded")
+    return math.exp(found.x)
+
+
+def _class_head(model: SMMixModule, temperature: float) -> list[str]:
+    """Return the names of the class head's weights, which scale the logits.
+
+    Raises:
+        InputError: Dividing them by a number does not divide the logits by it.
+    """
+    classifier = cast(Any, model.backbone.model).get_classifier()
+    heads: tuple[nn.Module, ...] = classifier if isinstance(classifier, tuple) else (classifier,)
+    scaled = {id(weight): weight for head in heads for weight in head.parameters()}
+    images = torch.randn(2, 3, *model.hparams["image_size"])
+    model.eval()
+    with torch.no_grad():
+        before = model.backbone(images)
+        for weight in scaled.values():
+            weight.div_(temperature)
+        after = model.backbone(images)
+    if not torch.allclose(after * temperature, before, rtol=1e-3, atol=1e-4):
+        raise InputError(
+            f"model.backbone={model.hparams['backbone']}: its logits are not linear in its class "
+            "head, so that a temperature cannot be stored there. Use TemperatureScaling in a test."
+        )
+    return [name for name, weight in model.named_parameters() if id(weight) in scaled]
+
+
+def _calibration(logits: Tensor, classes: Tensor) -> str:
+    """Return NLL and ECE in words."""
+    bins = ReliabilityBins()
+    bins.update(logits, classes)
+    nll = float(F.cross_entropy(logits, classes))
+    return f"NLL {nll:.4f}, ECE {float(bins.compute().ece):.2%}"

@@ -1,0 +1,73 @@
+"""`smmix calibrate` on a real run."""
+
+import json
+
+import pytest
+import torch
+from helpers.programs import refusal, run_here
+from torch.nn import functional as F
+
+from smmix_pl import SMMixModule
+from smmix_pl.cli.main import main
+from smmix_pl.cli.temperature_fit import fit_temperature
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the folder of a short digits run that was calibrated."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    run_here(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
+        *("--trainer.check_val_every_n_epoch=1", "--test_after_fit=false"),
+        cwd=folder,
+    )
+    run_here("calibrate", "runs/digits/version_0/checkpoints/best.ckpt", cwd=folder)
+    return folder / "runs/digits/version_0"
+
+
+def metrics_of(run, name):
+    checkpoint = f"runs/digits/version_0/checkpoints/{name}.ckpt"
+    words = ["test", "--config=digits.yaml", f"--ckpt_path={checkpoint}", f"--name={name}"]
+    run_here(*words, cwd=run.parents[2])
+    results = json.loads((run.parents[1] / name / "version_0/results.json").read_text())
+    return results["metrics"]
+
+
+def test_predictions_stay_and_their_probabilities_fit_the_validation_set(run):
+    names = ("best", "best_calibrated")
+    before, after = (run / "checkpoints" / f"{name}.ckpt" for name in names)
+    temperature = torch.load(after, weights_only=True)["temperature"]
+    images = torch.randn(4, 3, 24, 24)
+    logits = [
+        SMMixModule.load_from_checkpoint(file, weights_only=True).eval()(images)
+        for file in (before, after)
+    ]
+    torch.testing.assert_close(logits[1] * temperature, logits[0])
+    metrics = [metrics_of(run, name) for name in names]
+    assert metrics[0]["top1"] == metrics[1]["top1"]
+    assert metrics[0]["nll"] != metrics[1]["nll"]
+
+
+def test_the_temperature_has_the_highest_likelihood():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 5, generator=generator)
+    classes = torch.multinomial((3 * logits).softmax(dim=1), 1, generator=generator)[:, 0]
+    temperature = fit_temperature(logits, classes)
+    nll = [float(F.cross_entropy(logits / t, classes)) for t in (temperature, 1 / 3, 1.0)]
+    assert nll[0] <= nll[1] < nll[2]
+
+
+def test_a_checkpoint_elsewhere_needs_a_dataset(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
+    line = refusal(main, ["calibrate", checkpoint], capsys)
+    assert str(checkpoint) in line
+    assert "--config" in line
+
+
+def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch, capsys):
+    monkeypatch.chdir(run.parents[2])
+    checkpoint = run / "checkpoints/best_calibrated.ckpt"
+    words = ["fit", "--config=digits.yaml", f"--ckpt_path={checkpoint}", "--name=again"]
+    assert "checkpoint" in refusal(main, words, capsys)
