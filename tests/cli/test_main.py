@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ import yaml
 from helpers.programs import TINY_FLAGS, refusal, run_here
 
 import smmix_pl
-from smmix_pl.cli.config_paths import configs_folder
+from smmix_pl.cli.config_paths import OPTIONS, configs_folder
 from smmix_pl.cli.main import TOOLS, TRAINING, main
 from smmix_pl.errors import InputError
 from smmix_pl.reporting.metric_specs import METRICS, metric_spec
@@ -28,7 +29,14 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["fti"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--help"], ["--version"], ["fti"], ["compare", "--help"]),
+        *(["fit", "--config=digitz"], ["fit", "--trianer.max_epochs=1"]),
+    ],
+    ids=" ".join,
+)
 def test_help_and_mistyped_commands_import_neither_torch_nor_lightning(words):
     code = """
 import sys
@@ -43,10 +51,11 @@ finally:
     )
     printed = result.stdout.splitlines()
     assert printed[-1] == "imported: []"
-    if words == ["fti"]:
+    near = {"fti": "fit", "--config=digitz": "digits.yaml", "--trianer.max_epochs=1": "trainer"}
+    if words[-1] in near:
         assert result.returncode == 2
-        assert result.stderr.startswith("error: fti:")
-        assert "fit" in result.stderr
+        assert result.stderr.startswith(f"error: {words[-1].split('.')[0]}:")
+        assert near[words[-1]] in result.stderr
     else:
         assert result.returncode == 0, result.stderr
     if words == ["--help"]:
@@ -64,7 +73,10 @@ def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "usage:" in printed
+    if command in TRAINING:
+        assert set(re.findall(r"^  --(\w+)", printed, re.M)) <= {*OPTIONS}
 
 
 def test_option_help_has_the_texts_of_the_docstrings(capsys):
