@@ -172,6 +172,8 @@ CONTRADICTIONS = {
     "last checkpoint of a validation": Case(
         "validate DIGITS --ckpt_path=last", ("--ckpt_path", "last", "validate")
     ),
+    "test of untrained weights": Case("test DIGITS", ("--ckpt_path", "pretrained")),
+    "prediction of untrained weights": Case("predict DIGITS", ("--ckpt_path", "init_from")),
     "empty checkpoint": fit("--ckpt_path=", "--ckpt_path"),
     "empty file of weights": fit("--model.init_from=", "file"),
 }

@@ -104,6 +104,37 @@ def test_digits_recipe_ends_with_a_table_and_files(digits_run):
     assert (run / "results.json").is_file()
 
 
+def test_a_run_prints_a_header_a_line_per_epoch_and_one_table(digits_run):
+    _, printed = digits_run
+    lines = printed.splitlines()
+    assert [line for line in lines if line.startswith("epoch 1/1: loss ")]
+    for name, text in (("Model", "vit_tiny_patch16_224"), ("Precision", "32"), ("Run", str(RUN))):
+        assert [line for line in lines if line.startswith(name) and text in line]
+    assert sum(" top-1  " in line for line in lines) == 1
+    assert max(map(len, lines[: lines.index("Test of vit_tiny_patch16_224")])) < 200
+
+
+def test_a_test_writes_into_the_run_of_its_checkpoint(digits_run):
+    folder, _ = digits_run
+    before = logged_values(folder / RUN)
+    config = (folder / RUN / "config.yaml").read_bytes()
+    words = [
+        "test",
+        "--config",
+        "digits.yaml",
+        *SMALL[:1],
+        "--ckpt_path",
+        RUN / "checkpoints/best.ckpt",
+    ]
+    run_here(*words, "--data.batch_size=64", cwd=folder)
+    assert [run.name for run in (folder / RUN).parent.iterdir()] == ["version_0"]
+    after = logged_values(folder / RUN)
+    assert after["train/loss"] == before["train/loss"]
+    assert after["test/top1"] == 2 * before["test/top1"]
+    assert (folder / RUN / "config.yaml").read_bytes() == config
+    assert (folder / RUN / "test.yaml").is_file()
+
+
 def logged_values(run: Path) -> dict[str, list[float]]:
     """Return everything that a run logged, by key."""
     with (run / "metrics.csv").open() as file:

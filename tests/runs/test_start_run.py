@@ -9,6 +9,7 @@ import pytest
 import yaml
 from helpers import processes
 from helpers.digits import quiet_trainer
+from helpers.programs import refusal
 from helpers.small_recipe import FIT, RECIPE, write_recipe
 from lightning.pytorch.loggers import CSVLogger
 
@@ -70,3 +71,11 @@ def test_a_run_logged_to_wandb_has_a_folder_of_its_own(tmp_path, monkeypatch, ot
         for file in ("results.json", "metrics.csv", "checkpoints/last.ckpt"):
             assert (run / file).is_file(), file
     assert not Path("runs/config.yaml").exists()
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["fit", "--config=digits.yaml", "--trainer.max_epochs=-1"]
+    assert "max_epochs" in refusal(main, words, capsys)
+    assert not list(tmp_path.iterdir())
