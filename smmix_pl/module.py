@@ -246,10 +246,9 @@ class SMMixModule(LightningModule):
         self.log("test/loss", self.test_loss)
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
-        """Return the file, the most probable class, and its probability for each image."""
+        """Return the file and the class `probabilities` `(B, K)` of each image."""
         images, files = batch
-        probability, label = self(images).float().softmax(dim=1).max(dim=1)
-        return {"file": files, "class": label, "probability": probability}
+        return {"file": files, "probabilities": self(images).float().softmax(dim=1)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create optimizer and schedule for the learning rate of the global batch size."""

@@ -15,7 +15,17 @@ from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 
 GROUP_SETTINGS = (
-    *("initial_lr", "weight_decay", "betas", "eps", "amsgrad", "maximize", "foreach", "fused"),
+    *(
+        "initial_lr",
+        "lr_scale",
+        "weight_decay",
+        "betas",
+        "eps",
+        "amsgrad",
+        "maximize",
+        "foreach",
+        "fused",
+    ),
     *("capturable", "differentiable"),
 )
 """Settings of a parameter group that come from the config on resume; `lr` follows the schedule."""
@@ -47,6 +57,8 @@ class OptimConfig:
             cosine over the complete run. After 5 warm-up epochs of 300, this cosine
             is at 0.999 of the rate; after 5 of 20, at 0.85.
         min_lr: Learning rate at the end of the cosine. Not scaled.
+        layer_decay: Factor in (0, 1] between the learning rates of one layer and the layer below
+            it, for fine-tuning (timm's groups of layers, after BEiT). The heads have the full rate.
         interval: Update the learning rate every `step`, or every `epoch` as the authors do.
     """
 
@@ -60,6 +72,7 @@ class OptimConfig:
     warmup_lr: float = 1e-6
     warmup_prefix: bool = False
     min_lr: float = 1e-5
+    layer_decay: float | None = None
     interval: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
@@ -77,6 +90,11 @@ class OptimConfig:
             in_range(f"model.optim.{name}", getattr(self, name), 0)
         for name in ("warmup_lr", "min_lr"):
             in_range(f"model.optim.{name}", getattr(self, name), 0, MAX_LR)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise InputError(
+                f"model.optim.layer_decay={self.layer_decay}: must be in (0, 1]. For a ViT-S, 0.65 "
+                "to 0.8 are usual."
+            )
         name = self.name.removeprefix("lookahead_")
         one_of("model.optim.name", name, list_optimizers())
         info = get_optimizer_info(name)
@@ -104,7 +122,7 @@ def create_optimizer(
 
     Args:
         model: Its `no_weight_decay()` names parameters without weight decay; one-dimensional
-            parameters have none either.
+            parameters have none either. Its `group_matcher()` groups layers for `layer_decay`.
         config: Optimizer settings.
         lr: Peak learning rate.
         fused: Allow the fused kernel of AdamW.
@@ -123,7 +141,12 @@ def create_optimizer(
         )
     try:
         optimizer = create_optimizer_v2(
-            model, opt=config.name, lr=lr, weight_decay=config.weight_decay, **settings
+            model,
+            opt=config.name,
+            lr=lr,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
+            **settings,
         )
         if getattr(optimizer, "is_second_order", False):
             raise ValueError("second-order optimizers are not supported")

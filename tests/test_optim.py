@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmix_pl import InputError, OptimConfig
+from smmix_pl import Backbone, InputError, OptimConfig
 from smmix_pl.optim import create_optimizer, create_schedule, keep_config_settings
 
 
@@ -29,6 +29,29 @@ def test_no_decay_on_bias_norm_position_and_class_token(tiny_backbone):
         assert decay[id(parameter)] == (0.0 if undecayed else 0.05), name
     assert isinstance(optimizer, torch.optim.AdamW)
     assert len(decay) == len(list(tiny_backbone.parameters()))
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "cait_xxs24_224", "pvt_tiny"])
+def test_layer_decay_scales_every_layer_by_its_distance_from_the_heads(name):
+    args = {} if name == "pvt_tiny" else {"depth": 3}
+    model = Backbone(name, 5, 64, model_args=args)
+    config = OptimConfig(lr=1e-3, layer_decay=0.5, warmup_epochs=0)
+    optimizer = create_optimizer(model, config, lr=1e-3)
+    create_schedule(optimizer, config, 100, 10)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    by_name = {key: rates[id(weight)] for key, weight in model.named_parameters()}
+    assert by_name["model.head.weight"] == by_name["token_head.weight"] == 1e-3
+    blocks = "blocks" if name != "pvt_tiny" else "block3"
+    ladder = [by_name[f"model.{blocks}.{index}.norm1.weight"] for index in range(2)]
+    assert ladder[1] == pytest.approx(2 * ladder[0])
+    assert ladder[1] < 1e-3
+    stem = next(rate for key, rate in by_name.items() if "patch_embed" in key)
+    assert stem == min(by_name.values())
+
+
+def test_layer_decay_needs_groups_of_layers():
+    with pytest.raises(InputError, match=r"layer_decay.*caformer_s18"):
+        create_optimizer(Backbone("caformer_s18", 5, 64), OptimConfig(layer_decay=0.5), lr=1e-3)
 
 
 def rates(config, epochs=20, steps_per_epoch=10, lr=1e-3):

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from timm.models import get_pretrained_cfg
 
 from smmix_pl.callbacks import (  # importing all lets configs name them without their module
     Evaluation,
@@ -189,6 +190,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
             trainer.precision, trainer.accelerator, settings.auto_precision
         )
         self._name_loggers()
+        normalize_as_pretrained(settings)
         path = settings.get("ckpt_path")
         if path == "":
             raise InputError("--ckpt_path=: is empty. Pass a .ckpt file or last, or remove it.")
@@ -323,6 +325,17 @@ def mixer_label(settings: Namespace) -> str:
     """Return the mixer's name with the arguments that differ from its defaults."""
     mixer = settings.model.mixer
     return class_label(import_class(mixer.class_path), vars(mixer.get("init_args") or Namespace()))
+
+
+def normalize_as_pretrained(settings: Namespace) -> None:
+    """Fill in the mean and deviation that pretrained weights expect, where they are null."""
+    weights = get_pretrained_cfg(settings.model.backbone) if settings.model.pretrained else None
+    if weights is None:
+        return
+    data = settings.data.init_args
+    for name in ("mean", "std"):
+        if data.get(name) is None:
+            data[name] = getattr(weights, name)
 
 
 def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:

@@ -73,7 +73,8 @@ class ImageData(LightningDataModule, ABC):
         image_size: Height and width in pixels, or one number for both.
         batch_size: Images per device and step.
         num_workers: Loader processes per device; `null` uses one per core, at most 8.
-        mean: Channel means for normalization; `null` uses the dataset's own.
+        mean: Channel means for normalization. `null` uses those of the weights that
+            `model.pretrained` loads, else the dataset's own.
         std: Channel standard deviations for normalization; `null` uses the dataset's own.
         train_transform: Augmentation of training images.
         eval_transform: Preparation of validation, test, and prediction images.

@@ -232,6 +232,28 @@ def test_predict_writes_a_csv(digits_run, imagenet_folder):
     assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
 
 
+def test_predictions_of_several_classes(digits_run, imagenet_folder):
+    folder, _ = digits_run
+    run_here(
+        *("predict", "--config", "digits.yaml", *SMALL[:1], "--name=several"),
+        *("--data.predict_dir", imagenet_folder / "val"),
+        *("--ckpt_path", RUN / "checkpoints/best.ckpt"),
+        "--trainer.callbacks+=smmix_pl.callbacks.PredictionsCSV",
+        *("--trainer.callbacks.top_k=3", "--trainer.callbacks.all_probabilities=true"),
+        cwd=folder,
+    )
+    with (folder / "runs/several/version_0/predictions.csv").open() as file:
+        for row in csv.DictReader(file):
+            by_class = {str(name): float(row[str(name)]) for name in range(10)}
+            assert sum(by_class.values()) == pytest.approx(1, abs=1e-5)
+            best = sorted(by_class, key=by_class.get, reverse=True)
+            columns = ("class", "class_2", "class_3")
+            assert [by_class[row[column]] for column in columns] == [
+                by_class[name] for name in best[:3]
+            ]
+            assert float(row["probability_3"]) == by_class[best[2]]
+
+
 def test_imagenet_recipe_trains_on_class_folders(tmp_path, imagenet_folder):
     words = ["fit", "--config", "deit_t.yaml", *TINY_FLAGS, f"--data.root={imagenet_folder}"]
     words += [

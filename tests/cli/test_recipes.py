@@ -1,9 +1,13 @@
-"""Every ImageNet recipe takes an optimizer step: its config, the command line, real JPEGs."""
+"""Every recipe for photographs takes a step: its config, the command line, real JPEGs."""
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import timm
+import torch
 from lightning.pytorch import Callback
+from safetensors.torch import save_file
 
 from smmix_pl.cli.main import main
 from smmix_pl.cli.precision import bf16_support
@@ -70,3 +74,47 @@ def test_recipe_takes_an_optimizer_step(recipe, side, imagenet_folder, tmp_path,
     assert seen["changed"] > 0.9  # stochastic depth skips some blocks
     assert {"train/loss_fine_grained_source", "train/loss_consistency"} < seen["losses"]
     assert not list(Path().rglob("*.png"))  # a fast_dev_run draws no figures
+
+
+class FirstStep(Callback):
+    """Records what fine-tuning starts from."""
+
+    seen: dict
+
+    def on_train_start(self, trainer, pl_module):
+        [optimizer] = trainer.optimizers
+        FirstStep.seen = {
+            "normalization": (pl_module.hparams["mean"], pl_module.hparams["std"]),
+            "rates": {group.get("lr_scale") for group in optimizer.param_groups},
+            "weights": pl_module.backbone.model.blocks[1].attn.qkv.weight.detach().clone(),
+        }
+
+
+def test_fine_tuning_starts_from_pretrained_weights_and_their_normalization(
+    imagenet_folder, tmp_path, monkeypatch
+):
+    """From a copy of the Hub's cache, as on a machine without network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMMIX_PACKAGES", __name__)
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+    weights = timm.create_model("vit_tiny_patch16_224", **small).state_dict()
+    cached = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0123456789")
+    (cached / "snapshots/0123456789").mkdir(parents=True)
+    save_file(weights, cached / "snapshots/0123456789/model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    main(
+        [
+            *("fit", "--config=finetune.yaml", f"--data.root={imagenet_folder}"),
+            *("--model.backbone=vit_tiny_patch16_224", f"--model.backbone_args={small}"),
+            *("--data.image_size=64", "--data.batch_size=4", "--data.num_workers=0"),
+            *("--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"),
+            f"--trainer.callbacks+={__name__}.FirstStep",
+        ]
+    )
+    seen = FirstStep.seen
+    assert seen["normalization"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert seen["rates"] == {0.65**n for n in range(4)}  # heads, two blocks, stem
+    assert torch.equal(seen["weights"], weights["blocks.1.attn.qkv.weight"])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from smmix_pl.checks import in_range
 from smmix_pl.data.trainer_datamodule import require_image_data
 
 
@@ -17,10 +18,18 @@ class PredictionsCSV(BasePredictionWriter):
     Args:
         file: Path of the CSV file. Null writes `predictions.csv` in the run folder. With several
             ranks, each writes its own file, with the rank in its name.
+        top_k: Number of most probable classes in a row. Those after the first are in the columns
+            `class_2`, `probability_2`, and so on.
+        all_probabilities: Add one column per class, with its name, for its probability.
     """
 
-    def __init__(self, file: str | None = None) -> None:
+    def __init__(
+        self, file: str | None = None, top_k: int = 1, all_probabilities: bool = False
+    ) -> None:
         super().__init__(write_interval="batch")
+        in_range("PredictionsCSV.top_k", top_k, 1)
+        self.top_k = top_k
+        self.all_probabilities = all_probabilities
         self.file = file
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -30,7 +39,12 @@ class PredictionsCSV(BasePredictionWriter):
             path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._write([("file", "class", "probability")], mode="w")
+        names = require_image_data(trainer).class_names
+        in_range("PredictionsCSV.top_k", self.top_k, 1, len(names), "The data has no more classes")
+        header = ["file", "class", "probability"]
+        for place in range(2, self.top_k + 1):
+            header += [f"class_{place}", f"probability_{place}"]
+        self._write([header + (list(names) if self.all_probabilities else [])], mode="w")
 
     def write_on_batch_end(
         self,
@@ -44,15 +58,28 @@ class PredictionsCSV(BasePredictionWriter):
     ) -> None:
         """Append the predictions of one batch."""
         names = require_image_data(trainer).class_names
-        labels = [names[label] for label in prediction["class"].tolist()]
-        probabilities = [f"{p:.6f}" for p in prediction["probability"].tolist()]
-        self._write(list(zip(prediction["file"], labels, probabilities, strict=True)))
+        best = prediction["probabilities"].topk(self.top_k, dim=1)
+        rows = []
+        for file, values, labels, probabilities in zip(
+            prediction["file"],
+            best.values.tolist(),
+            best.indices.tolist(),
+            prediction["probabilities"].tolist(),
+            strict=True,
+        ):
+            row = [file]
+            for label, value in zip(labels, values, strict=True):
+                row += [names[label], f"{value:.6f}"]
+            if self.all_probabilities:
+                row += [f"{probability:.6f}" for probability in probabilities]
+            rows.append(row)
+        self._write(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the path of the file."""
         print(f"Predictions: {self.path}")
 
-    def _write(self, rows: list[tuple[str, ...]], mode: Literal["a", "w"] = "a") -> None:
+    def _write(self, rows: list[list[str]], mode: Literal["a", "w"] = "a") -> None:
         # file names are bytes that need not be UTF-8
         with self.path.open(mode, newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows(rows)
