@@ -42,7 +42,7 @@ class Recorder(Callback):
 )
 def test_training_lowers_the_validation_loss(mixer, tmp_path):
     seed_everything(0)
-    fit = trainer(tmp_path, max_epochs=8)
+    fit = trainer(tmp_path, max_epochs=14)
     model, data = module(mixer), digits()
     before = fit.validate(model, data, verbose=False)[0]
     fit.fit(model, data)

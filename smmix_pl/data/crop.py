@@ -1,4 +1,4 @@
-"""timm's random resized crop, faster: coarser JPEG decoding, and torch's uint8 resize kernel."""
+"""timm's random resized crop, with faster JPEG decoding and torch's uint8 resize kernel."""
 
 import random
 
@@ -9,6 +9,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.nn import functional as F
 
 from smmix_pl.data.io.images import to_rgb
+from smmix_pl.data.io.jpeg import decode_jpeg
 
 
 class RandomResizedCrop(RandomResizedCropAndInterpolation):
@@ -25,16 +26,10 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return a random part of the image at the output size."""
         box = self.get_params(image, self.scale, self.ratio)
-        full = image.width
-        if image.format == "JPEG":
-            step = max(1, min(box[2] // (2 * self.size[0]), box[3] // (2 * self.size[1])))
-            image.draft(image.mode, (image.width // step, image.height // step))
-        elif image.mode[0] in "IF":  # its conversion depends on the file and on all pixels
-            image = to_rgb(image)
-        top, left, height, width = (max(0, round(v * image.width / full)) for v in box)
-        # timm rounds the short side of a very long crop to 0
-        part = image.crop((left, top, left + max(1, width), top + max(1, height)))
-        return Image.fromarray(resized(np.array(to_rgb(part)), self.size, self._kernel()))
+        step = max(1, min(box[2] // (2 * self.size[0]), box[3] // (2 * self.size[1])))
+        pixels = decode_jpeg(image) if step == 1 else None
+        part = _part_of_image(image, box, step) if pixels is None else _part_of_pixels(pixels, box)
+        return Image.fromarray(resized(part, self.size, self._kernel()))
 
     def draw(self, height: int, width: int) -> tuple[int, ...]:
         """Draw a crop for an image of a size: top, left, height, width, and 1 for bicubic."""
@@ -46,6 +41,23 @@ class RandomResizedCrop(RandomResizedCropAndInterpolation):
         if isinstance(self.interpolation, tuple):
             return random.choice(self.interpolation).value
         return self.interpolation.value
+
+
+def _part_of_pixels(pixels: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
+    top, left, height, width = box
+    # timm rounds the short side of a very long crop to 0
+    return np.ascontiguousarray(pixels[top:, left:][: max(1, height), : max(1, width)])
+
+
+def _part_of_image(image: Image.Image, box: tuple[int, ...], step: int) -> np.ndarray:
+    full = image.width
+    if image.format == "JPEG":
+        image.draft(image.mode, (image.width // step, image.height // step))
+    elif image.mode[0] in "IF":  # its conversion depends on the file and on all pixels
+        image = to_rgb(image)
+    top, left, height, width = (max(0, round(v * image.width / full)) for v in box)
+    part = image.crop((left, top, left + max(1, width), top + max(1, height)))
+    return np.array(to_rgb(part))
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int], kernel: str) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
 from timm.layers import to_2tuple
-from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +25,7 @@ from smmix_pl.models.timm_model import (
     ImageSize,
     args_for_any_size,
     create_timm_model,
+    layer_numbers,
     model_name,
     token_grid,
 )
@@ -247,19 +247,9 @@ class Backbone(nn.Module):
         return {f"model.{name}" for name in names}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Return timm's function from the name of a parameter to its layer; heads come last.
-
-        Raises:
-            InputError: The timm model does not group its layers.
-        """
-        if not hasattr(self.model, "group_matcher"):
-            raise InputError(
-                f"model.optim.layer_decay: {model_name(self.model)} does not group its layers. Set "
-                "model.optim.layer_decay=null."
-            )
-        layers = group_parameters(self.model, self.model.group_matcher(coarse), reverse=True)
-        last = max(layers.values())
-        return lambda name: layers.get(name.removeprefix("model."), last)
+        """Return timm's function from the name of a parameter to its layer; heads come last."""
+        layers = layer_numbers(self.model, coarse)
+        return lambda name: layers.get(name.removeprefix("model."), max(layers.values()))
 
     def _choose_kernels(self, images: Tensor) -> None:
         """Use fused attention as timm chose it, except in bf16 on a CPU.

@@ -1,9 +1,11 @@
 """Creating timm models by name, with errors that name the option to change."""
 
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
+from timm.models import group_parameters
+from torch import nn
 
 from smmix_pl.checks import in_range
 from smmix_pl.errors import InputError, did_you_mean
@@ -113,3 +115,22 @@ def token_grid(name: str, stride: int, tokens: int, image_size: ImageSize) -> Im
             "deit_tiny_patch16_224."
         )
     return grid
+
+
+def layer_numbers(model: nn.Module, coarse: bool = False) -> dict[str, int]:
+    """Return the number of the layer of each parameter, from 0 for the stem.
+
+    Args:
+        model: timm model.
+        coarse: Number stages instead of blocks.
+
+    Raises:
+        InputError: The timm model does not group its layers.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise InputError(
+            f"model.optim.layer_decay: {model_name(model)} does not group its layers. Set "
+            "model.optim.layer_decay=null."
+        )
+    matcher = cast(Any, model).group_matcher(coarse)
+    return dict(group_parameters(model, matcher, reverse=True))

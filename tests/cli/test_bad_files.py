@@ -30,6 +30,7 @@ from smmix_pl.cli.main import main
 
 VALIDATE = "validate DIGITS --ckpt_path=good.ckpt"
 RESUME = "fit DIGITS --trainer.max_epochs=2 --ckpt_path=good.ckpt"
+PREDICT = "predict DIGITS --ckpt_path=good.ckpt"
 INIT = "fit DIGITS --model.init_from=good.ckpt"
 EXPORT = "export good.ckpt"
 COMPARE = "compare results.json"
@@ -118,19 +119,17 @@ IMAGES = {
     "bad image found by the check": Case(
         "fit FOLDER --data.check=true", (IMAGE, "1 fault"), truncate(IMAGE)
     ),
-    "bad image to predict": Case(
-        "predict DIGITS --data.predict_dir=images", (IMAGE,), truncate(IMAGE)
-    ),
+    "bad image to predict": Case(f"{PREDICT} --data.predict_dir=images", (IMAGE,), truncate(IMAGE)),
     "missing folder to predict": Case(
-        "predict DIGITS --data.predict_dir=gone", ("data.predict_dir", "gone")
+        f"{PREDICT} --data.predict_dir=gone", ("data.predict_dir", "gone")
     ),
     "empty folder to predict": Case(
-        "predict DIGITS --data.predict_dir=new",
+        f"{PREDICT} --data.predict_dir=new",
         ("data.predict_dir",),
         lambda folder: (folder / "new").mkdir(),
     ),
     "predictions into the folder of a file": Case(
-        "predict DIGITS --data.predict_dir=images --trainer.callbacks+=PredictionsCSV "
+        f"{PREDICT} --data.predict_dir=images --trainer.callbacks+=PredictionsCSV "
         "--trainer.callbacks.file=good.ckpt/p.csv",
         ("good.ckpt",),
     ),
@@ -142,7 +141,7 @@ IMAGES = {
     "class without images": Case("fit FOLDER", ("dog",), add_class("train", "val")),
     "one class": Case("fit FOLDER", ("images",), remove("images/train/bee", "images/val/bee")),
     "missing dataset": Case(
-        "validate FOLDER --data=smmix_pl.data.CUB --data.root=images", ("CUB_200_2011", "data.root")
+        "fit FOLDER --data=smmix_pl.data.CUB --data.root=images", ("CUB_200_2011", "data.root")
     ),
 }
 RESULTS = {
@@ -286,7 +285,7 @@ def test_invalid_file_is_reported_by_the_program(kind, here):
 def test_undamaged_files_are_accepted(here, capsys):
     results()(here)
     for command in (
-        "validate FOLDER",
+        "fit FOLDER",
         VALIDATE,
         RESUME,
         COMPARE,

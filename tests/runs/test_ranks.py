@@ -73,7 +73,7 @@ def trained(request, tmp_path_factory):
         | {"SLURM_JOB_ID": "17"},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    return folder, request.param, result.stderr
+    return folder, request.param, result.stdout
 
 
 def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
@@ -86,7 +86,7 @@ def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
     assert checkpoint["global_step"] == 6
     steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
     assert steps == list(range(6))
-    assert str(32 * ranks) in output  # the global batch size
+    assert f"{32 * ranks} images" in output  # the global batch size
     assert len(list((folder / "runs/wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
