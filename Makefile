@@ -15,7 +15,7 @@ BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars airc
 COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost overhead)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test fit eval compare report demo-mixing dashboard test lint typecheck
+.PHONY: help install install-test fit eval compare report demo-mixing dashboard docs test lint typecheck
 .PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-table evidence $(BENCHES)
 .PHONY: $(COSTS)
 
@@ -66,6 +66,9 @@ demo-mixing: install ## SMMix, CutMix, and Mixup on your images: make demo-mixin
 	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }
 	@test -n "$(CKPT)" || { echo "no checkpoint under runs/digits: run make fit first, or pass CKPT=FILE" >&2; exit 1; }
 	$(BIN)/smmix demo '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),mixing.png)
+
+docs: install-test ## Build the documentation site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 test: install-test lint typecheck pytest ## Lint, format check, type check, and tests
 

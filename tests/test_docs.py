@@ -1,19 +1,25 @@
-"""The documentation: code runs as printed, links lead somewhere, pages are up to date."""
+"""The documentation: code and commands work as printed, links lead somewhere, the site builds."""
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.programs import run_here
 from PIL import Image
 
+import smmix_pl.mixing
 from smmix_pl import Backbone, soft_labels
+from smmix_pl.cli.main import TOOLS, TRAINING, main
 from smmix_pl.mixing import Mixer
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*ROOT.glob("*.md"), *DOCS, ROOT / "benchmarks/README.md"]
+PLACEHOLDERS = {"RUN/config.yaml": "digits.yaml"}
 WORDS = (
     *("told", "tells", "anew", "mend", "mends", "mended", "nobody", "whoever", "held against"),
     *("hold against", "goes on with", "go on with", "in question", r"motivat\w+", "colour"),
@@ -22,8 +28,36 @@ WORDS = (
 FORBIDDEN = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
 
 
-def blocks(page: str, language: str = "python") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+def blocks(page: str | Path, language: str = "python") -> list[str]:
+    """Return the code of the blocks of a page in a language."""
+    found = re.findall(
+        r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [code for name, code in found if name == language]
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Return the words of all `smmix` commands on all pages, in blocks and in sentences."""
+    lines = []
+    for page in PAGES:
+        lines += "\n".join(blocks(page, "")).replace("\\\n", " ").splitlines()
+        lines += re.findall(r"`(smmix [^`]+)`", page.read_text())
+    found = set()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words and words[0] in ("smmix", "lightning", "srun", "torchrun"):
+            names = {"smmix", "lightning", "smmix_pl"}
+            start = next(place for place, word in enumerate(words) if word in names)
+            found.add(tuple(words[start + 1 :]))
+    return sorted(found)
+
+
+COMMANDS = commands()
+TRAINING_COMMANDS = [
+    words
+    for words in COMMANDS
+    if words[0] in TRAINING and not any(set(words) < set(longer) for longer in COMMANDS)
+]
 
 
 def loader() -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -50,12 +84,11 @@ def test_the_loop_of_timms_script_runs_as_printed():
     ).requires_grad
 
 
-def test_the_lightning_examples_build_a_module(imagenet_folder):
-    for page, index in (("README.md", 1), ("docs/python_api.md", 3)):
-        code = blocks(page)[index].replace("/path/to/imagenet", str(imagenet_folder))
-        names: dict = {}
-        exec(re.sub(r"\nTrainer\(.*", "", code), names)  # 300 epochs
-        assert names["model"].num_classes == 3
+def test_the_lightning_example_builds_a_module(imagenet_folder):
+    code = blocks("docs/python_api.md")[3].replace("/path/to/imagenet", str(imagenet_folder))
+    names: dict = {}
+    exec(re.sub(r"\nTrainer\(.*", "", code), names)  # 300 epochs
+    assert names["model"].num_classes == 3
 
 
 def test_the_mixer_of_the_guide_mixes():
@@ -95,6 +128,64 @@ def test_generated_pages_are_up_to_date():
     pages = runpy.run_path(str(ROOT / "docs/generate.py"))["pages"]()
     for name, text in pages.items():
         assert (ROOT / "docs" / name).read_text() == text, "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("words", TRAINING_COMMANDS, ids=" ".join)
+def test_printed_training_commands_parse(words, tmp_path):
+    words = [PLACEHOLDERS.get(word, word) for word in words]
+    with pytest.raises(SystemExit) as stop:
+        run_here(*words, "--print_config", cwd=tmp_path)
+    assert not stop.value.code
+
+
+@pytest.mark.parametrize("tool", sorted({words[0] for words in COMMANDS} & set(TOOLS)))
+def test_printed_options_of_tools_exist(tool, capsys):
+    with pytest.raises(SystemExit):
+        main([tool, "--help"])
+    used = {word for words in COMMANDS if words[0] == tool for word in words}
+    options = {word for word in used if word.startswith("--") and "." not in word}
+    assert options <= set(re.findall(r"--\w+", capsys.readouterr().out))
+
+
+def test_printed_commands_targets_and_scripts_exist():
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert {words[0] for words in COMMANDS} <= {*TRAINING, *TOOLS, "--help", "--version"}
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|[`&] ?)make ([a-z0-9-]+)", text, re.MULTILINE)) <= targets
+    for script in re.findall(r"python ([\w/]+\.py)", text):
+        assert (ROOT / script).exists(), script
+
+
+def test_results_repeat_numbers_of_the_benchmarks():
+    numbers = re.compile(r"\d+\.\d{2,}(?: ± \d+\.\d+)?")
+    measured = (ROOT / "benchmarks/README.md").read_text()
+    found = numbers.findall((ROOT / "docs/results.md").read_text())
+    assert found
+    assert set(found) <= set(numbers.findall(measured))
+
+
+def test_every_mixer_has_a_card_and_a_reference():
+    names = {kind.__name__ for kind in vars(smmix_pl.mixing).values() if isinstance(kind, type)}
+    mixers = {name for name in names if issubclass(getattr(smmix_pl.mixing, name), Mixer)}
+    cards = set(re.findall(r"^## (\w+)$", (ROOT / "docs/mixers.md").read_text(), re.MULTILINE))
+    reference = (ROOT / "docs/reference/mixers.md").read_text()
+    assert cards == mixers - {"Mixer"}
+    assert set(re.findall(r"^::: [\w.]+\.(\w+)$", reference, re.MULTILINE)) == mixers
+
+
+def test_the_site_builds_without_a_warning(tmp_path, monkeypatch):
+    build = pytest.importorskip("mkdocs.commands.build", reason="needs the extra docs")
+    from mkdocs.config import load_config
+
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    settings = {"site_dir": str(tmp_path), "strict": True}
+    build.build(load_config(str(ROOT / "docs/site/mkdocs.yml"), **settings))
+    for page in DOCS:
+        name = page.relative_to(ROOT / "docs").with_suffix(".html")
+        html = (tmp_path / str(name).replace("README", "index")).read_text()
+        assert "<h1" in html
+        assert "arithmatex" not in html, "a formula was not converted"
+        assert not re.search(r'<(?:script|img|link)[^>]* (?:src|href)="(?:https?:)?//', html)
 
 
 def test_the_front_page_is_short():

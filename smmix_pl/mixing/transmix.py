@@ -20,9 +20,9 @@ class TransMix(Mixer):
     fractions: its area, and the class token's attention that falls on it. The attention is that of
     the last block in the training pass over the mixed images.
 
-    As in the authors' code (Beckschen/TransMix, `transmix.py`); the paper uses the attention
-    fraction alone. The box is mapped to tokens by nearest neighbors, and no gradient flows through
-    the attention.
+    As in the authors' code (Beckschen/TransMix, `transmix.py`) and section 4.1 of the paper, whose
+    equation uses the attention fraction alone. The box is mapped to tokens by nearest neighbors,
+    and no gradient flows through the attention.
 
     Args:
         switch_prob: Probability of CutMix instead of Mixup, drawn once per batch, in [0, 1]. The
