@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def plan_text(words: Sequence[str]) -> str:
     from smmix_pl.cli.step_profiler import profile_steps
     from smmix_pl.step_timer import device_name
 
+    print(f"Timing {options.steps} training steps on this machine.", file=sys.stderr, flush=True)
     cli = profile_steps(words, DESCRIPTION, options.classes, options.steps)
     module, trainer, data = cli.model, cli.trainer, cli.datamodule
     assert trainer.max_epochs is not None, "PlanCLI rejects a recipe without it"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from smmix_pl.data.io.file_lists import collect_ignored, counted, look_alikes
 from smmix_pl.data.io.images import BadImage, to_rgb
+from smmix_pl.data.io.progress import with_progress
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
 
@@ -165,14 +166,19 @@ def examine(
     sources = [source for source, _ in getattr(images, "samples", [])]
     # Pillow releases the interpreter lock while it decodes
     with ThreadPoolExecutor(getattr(images, "threads", None)) as pool:
-        for start in range(0, len(images), CHUNK):
-            chunk = range(len(images))[start : start + CHUNK]
-            found = pool.map(_examine_one, repeat(images), chunk)
-            for index, (bad, note) in zip(chunk, found, strict=True):
-                if bad:
-                    report.bad.append(bad)
-                elif note:
-                    report.notes.append(f"{sources[index] if sources else f'#{index}'}: {note}")
+        examined = (
+            result
+            for start in range(0, len(images), CHUNK)
+            for result in pool.map(
+                _examine_one, repeat(images), range(len(images))[start : start + CHUNK]
+            )
+        )
+        results = with_progress(examined, len(images), f"Reading the {part} split")
+        for index, (bad, note) in enumerate(results):
+            if bad:
+                report.bad.append(bad)
+            elif note:
+                report.notes.append(f"{sources[index] if sources else f'#{index}'}: {note}")
     return report
 
 

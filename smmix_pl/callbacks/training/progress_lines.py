@@ -1,17 +1,14 @@
 """Progress in a log file, where a bar cannot move."""
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from smmix_pl.data.io.progress import MinuteClock, duration
 from smmix_pl.reporting.metric_specs import metric_value
-
-EVERY = 60.0
-"""Seconds between two lines on an evaluation."""
 
 
 class ProgressLines(ProgressBar):
@@ -67,7 +64,7 @@ class ProgressLines(ProgressBar):
         total = int(trainer.estimated_stepping_batches)
         done = trainer.global_step - self._first_step
         spent = time.monotonic() - self._start
-        left = _duration(spent / max(1, done) * (total - trainer.global_step))
+        left = duration(spent / max(1, done) * (total - trainer.global_step))
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         values = [f"loss {float(self._loss) / max(1, self._batches):.4f}"]
         top1 = trainer.callback_metrics.get("val/top1")
@@ -78,7 +75,7 @@ class ProgressLines(ProgressBar):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._start = self._printed = time.monotonic()
+        self._clock = MinuteClock()
 
     on_predict_start = on_test_start
 
@@ -107,13 +104,6 @@ class ProgressLines(ProgressBar):
         self._print_batches("predict", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
 
     def _print_batches(self, stage: str, done: int, total: float) -> None:
-        now = time.monotonic()
-        if self._enabled and now - self._printed >= EVERY:
-            self._printed = now
-            left = _duration((now - self._start) / done * (total - done))
+        left = self._clock.left(done, total)
+        if self._enabled and left is not None:
             print(f"{stage}: {done}/{total} batches, {left} left", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    """Return hours, minutes, and seconds."""
-    return str(timedelta(seconds=max(0, round(seconds))))

@@ -16,6 +16,7 @@ import numpy as np
 
 from smmix_pl.checks import in_range
 from smmix_pl.data.io.file_lists import class_folders, folder_samples
+from smmix_pl.data.io.progress import with_progress
 from smmix_pl.errors import InputError
 
 Labeled = tuple[str, int]
@@ -59,6 +60,7 @@ def write(
             found = folder_samples(folder / part, names)
             order = np.random.default_rng(seed).permutation(len(found))
             samples = [(str(found[i][0]), found[i][1]) for i in order]
+            print(f"{part}: {len(samples):,} images in {len(names):,} classes", flush=True)
             if format == "litdata":
                 write_chunks(samples, out / part, int(shard_mb * 10**6))
             else:
@@ -77,7 +79,7 @@ def write_tars(samples: list[Labeled], out: Path, part: str, shard_bytes: int) -
             filled = 0
         shards[-1].append((number, sample))
         filled += Path(sample[0]).stat().st_size
-    for index, shard in enumerate(shards):
+    for index, shard in enumerate(with_progress(shards, len(shards), f"Shards of {part}")):
         with tarfile.open(out / f"{part}-{index:06d}.tar", "w:") as tar:
             for number, (source, label) in shard:
                 suffix = Path(source).suffix.lower().replace(".jpeg", ".jpg")
@@ -92,7 +94,7 @@ def write_chunks(samples: list[Labeled], folder: Path, chunk_bytes: int) -> None
     folder.mkdir()
     np.save(folder / "classes.npy", np.array([label for _, label in samples], dtype=np.int64))
     cache = Cache(str(folder), chunk_bytes=max(1, chunk_bytes))
-    for number, (source, label) in enumerate(samples):
+    for number, (source, label) in enumerate(with_progress(samples, len(samples), folder.name)):
         cache[number] = {"image": Path(source).read_bytes(), "class": label}
     cache.done()
     cache.merge()
