@@ -2,8 +2,8 @@
 
 import argparse
 import logging
-import sys
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
