@@ -15,7 +15,7 @@ BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars airc
 COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost overhead)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test fit eval compare report demo-mixing dashboard docs test lint typecheck
+.PHONY: help install install-test fit eval calibrate compare report demo-mixing dashboard docs test lint typecheck
 .PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-table evidence $(BENCHES)
 .PHONY: $(COSTS)
 
@@ -48,7 +48,12 @@ CKPT ?= $(addsuffix /checkpoints/best.ckpt,$(NEWEST))
 
 eval: install ## Evaluate the newest checkpoint of fit, or CKPT=FILE: all metrics, tables, and figures
 	@test -n "$(CKPT)" || { echo "no checkpoint under runs/digits: run make fit first" >&2; exit 1; }
-	$(BIN)/smmix test --config digits.yaml --config with/eval.yaml --ckpt_path "$(CKPT)" --verbose=false
+	$(BIN)/smmix test --config digits.yaml --config with/eval.yaml --ckpt_path "$(CKPT)"
+
+calibrate: install ## Calibrate the newest checkpoint of fit, or CKPT=FILE, and test it again
+	@test -n "$(CKPT)" || { echo "no checkpoint under runs/digits: run make fit first" >&2; exit 1; }
+	$(BIN)/smmix calibrate "$(CKPT)"
+	$(BIN)/smmix test --config digits.yaml --ckpt_path "$(CKPT:.ckpt=_calibrated.ckpt)" --name digits_calibrated
 
 compare: install ## Compare runs: make compare RUNS="FOLDER NAME=FOLDER"
 	@test -n "$(RUNS)" || { echo 'name the folders of tested runs: make compare RUNS="FOLDER FOLDER"' >&2; exit 1; }

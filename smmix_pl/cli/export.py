@@ -7,7 +7,8 @@ from smmix_pl.cli.tool_parser import ToolParser
 
 DESCRIPTION = """Export the backbone of a checkpoint, without the token head. The suffix of the
 output selects the format: FILE.safetensors (timm weights), FILE.onnx, or a folder for
-timm.create_model("local-dir:FOLDER"). A run with EMA exports the averaged weights."""
+timm.create_model("local-dir:FOLDER"), with a model card. A run with EMA exports the averaged
+weights."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -28,6 +29,12 @@ def main(words: Sequence[str]) -> None:
         help="Crop ratio stored for timm. Default: eval_transform.crop_ratio of the run.",
     )
     options = parser.parse_args(list(words))
+    from smmix_pl.reporting.model_card import model_card
     from smmix_pl.runs.export_weights import export
+    from smmix_pl.runs.run_files import write_atomic
 
-    print(export(options.checkpoint, options.output, options.crop_pct))
+    code = export(options.checkpoint, options.output, options.crop_pct)
+    if not options.output.suffix:
+        card = model_card(options.checkpoint, code)
+        write_atomic(options.output / "README.md", card.encode())
+    print(code)

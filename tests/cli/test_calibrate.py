@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import timm
 import torch
+import yaml
 from helpers.programs import refusal, run_here
 from torch.nn import functional as F
 
@@ -71,3 +73,20 @@ def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch,
     checkpoint = run / "checkpoints/best_calibrated.ckpt"
     words = ["fit", "--config=digits.yaml", f"--ckpt_path={checkpoint}", "--name=again"]
     assert "checkpoint" in refusal(main, words, capsys)
+
+
+def test_an_export_carries_the_temperature_and_a_model_card(run):
+    run_here(
+        *("export", "runs/digits/version_0/checkpoints/best_calibrated.ckpt"),
+        *("--output", "exported"),
+        cwd=run.parents[2],
+    )
+    exported = run.parents[2] / "exported"
+    card = (exported / "README.md").read_text()
+    header, text = card.removeprefix("---\n").split("\n---\n", 1)
+    assert yaml.safe_load(header)["library_name"] == "timm"
+    temperature = torch.load(run / "checkpoints/best_calibrated.ckpt", weights_only=True)
+    assert f"{temperature['temperature']:.3f}" in text
+    assert "vit_tiny_patch16_224" in text
+    assert "SMMix" in text
+    assert timm.create_model(f"local-dir:{exported}", pretrained=True).num_classes == 10
