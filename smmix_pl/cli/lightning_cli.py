@@ -3,7 +3,6 @@
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -39,6 +38,7 @@ from smmix_pl.cli.input_errors import (
 )
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
+from smmix_pl.cli.run_names import changed_settings, folder_name, import_class, run_subject
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
 from smmix_pl.data.datamodule import SPLITS_OF_STAGE
@@ -52,7 +52,6 @@ from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.process_state import unchanged_process
-from smmix_pl.runs.run_name import class_label, run_name
 from smmix_pl.runs.start_run import start_run
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
@@ -63,6 +62,8 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "trainer": Trainer,
 }
 SETTINGS = (GuideConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
+CHANGED_SETTINGS = "changed_settings"
+"""Key in a checkpoint."""
 CONSTRUCTION_ERRORS = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError),
     ValueError,
@@ -144,6 +145,12 @@ class SaveRunConfig(SaveConfigCallback):
             logger.log_hyperparams(config | described)
             if isinstance(logger, WandbLogger) and folder is not None and stage == "fit":
                 logger.keep_id(folder)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the settings that name the run, for a later test."""
+        checkpoint[CHANGED_SETTINGS] = changed_settings(self.config)
 
 
 class SMMixCLI(ConfigPrecedenceCLI):
@@ -267,15 +274,8 @@ class SMMixCLI(ConfigPrecedenceCLI):
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
+        self._name_wandb_runs()
         config = self.instantiated
-        tested = config.get("ckpt_path") if self.subcommand not in (None, "fit") else None
-        trained = provenance(read_checkpoint(tested)) if tested else {}
-        mixer = trained.get("mixer", mixer_label(self.settings))
-        seed = trained.get("seed", run_seed())
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                backbone, data = self.model.hparams["backbone"], type(self.datamodule).__name__
-                logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
         checkpoint = start_run(self.trainer, config.get("ckpt_path"), self.subcommand == "fit")
         if self.subcommand:
             config["ckpt_path"] = checkpoint
@@ -290,8 +290,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
     def _name_loggers(self) -> None:
         """Give CSV loggers without a name the run's name, which is their folder."""
         settings = self.settings
-        data = settings.data.class_path.rpartition(".")[2]
-        default = run_name(data, settings.model.backbone, mixer_label(settings))
+        default = folder_name(settings)
         loggers = settings.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             is_csv = isinstance(logger, Namespace) and logger.class_path.endswith(
@@ -299,6 +298,24 @@ class SMMixCLI(ConfigPrecedenceCLI):
             )
             if is_csv and logger.init_args.name is None:
                 logger.init_args.name = settings.name or default
+
+    def _name_wandb_runs(self) -> None:
+        """Name W&B runs by their settings: a test by those that its checkpoint was trained with."""
+        path = self.settings.get("ckpt_path") if self.subcommand not in (None, "fit") else None
+        checkpoint = read_checkpoint(path) if path else {}
+        trained = provenance(checkpoint)
+        backbone, mixer, data = run_subject(self.settings)
+        changes = checkpoint.get(CHANGED_SETTINGS)
+        if not isinstance(changes, list):
+            changes = changed_settings(self.settings)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.name_after(
+                    str(self.subcommand),
+                    (backbone, str(trained.get("mixer", mixer)), data),
+                    [str(change) for change in changes],
+                    trained.get("seed", run_seed()),
+                )
 
 
 def cli_options() -> dict[str, Any]:
@@ -312,19 +329,6 @@ def cli_options() -> dict[str, Any]:
         "seed_everything_default": 0,
         "auto_configure_optimizers": False,
     }
-
-
-def import_class(class_path: str) -> type:
-    """Return the class at a path, which the parser has imported before."""
-    module, _, name = class_path.rpartition(".")
-    kind: type = getattr(import_module(module), name)
-    return kind
-
-
-def mixer_label(settings: Namespace) -> str:
-    """Return the mixer's name with the arguments that differ from its defaults."""
-    mixer = settings.model.mixer
-    return class_label(import_class(mixer.class_path), vars(mixer.get("init_args") or Namespace()))
 
 
 def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
