@@ -3,7 +3,6 @@
 Checked with Lightning 2.6.6. setup.cfg caps the version; when it is raised, check each function.
 """
 
-from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from subprocess import Popen
@@ -119,10 +118,13 @@ def cluster_environment(trainer: Trainer) -> ClusterEnvironment:
     return trainer._accelerator_connector.cluster_environment
 
 
-def launched_processes(trainer: Trainer) -> Sequence[Popen[bytes]]:
-    """Return the processes of the other local ranks that this one started."""
+def launched_processes(trainer: Trainer) -> list[Popen[bytes]]:
+    """Return the processes of the other local ranks that this one started.
+
+    A thread of Lightning's kills this process soon after one in the list has failed.
+    """
     launcher = trainer.strategy.launcher
-    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
 
 
 def configured_version(logger: CSVLogger) -> int | str | None:

@@ -1,6 +1,7 @@
 """Optimizer and learning-rate schedule: timm's, with the learning rate scaled in one place."""
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -8,8 +9,8 @@ from typing import Any, Literal
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler
-from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
@@ -165,9 +166,10 @@ def keep_config_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[st
         InputError: The state belongs to another optimizer or other weights.
     """
     groups, own = state.get("param_groups", []), optimizer.param_groups
+    stepped, examples = _after_one_step(optimizer)
     matching = len(groups) == len(own) and all(
-        saved.keys() == mine.keys() and len(saved["params"]) == len(mine["params"])
-        for saved, mine in zip(groups, own, strict=True)
+        mine.keys() <= saved.keys() <= then.keys() and len(saved["params"]) == len(mine["params"])
+        for saved, mine, then in zip(groups, own, stepped, strict=True)
     )
     if not matching:
         raise InputError(
@@ -175,8 +177,21 @@ def keep_config_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[st
             f"{type(optimizer).__name__} for these weights. Use the config of its run, or start "
             "from its weights with --model.init_from."
         )
-    if isinstance(optimizer, AdamW):
-        _check_moments(groups, own, state["state"])
+    for saved, mine, then, of_weights in zip(groups, own, stepped, examples, strict=True):
+        counters = saved.keys() - {"params", *GROUP_SETTINGS}
+        corrupt = [name for name in sorted(counters) if not _is_like(saved[name], then[name])]
+        for index, weight, example in zip(saved["params"], mine["params"], of_weights, strict=True):
+            found = state["state"].get(index, {})  # empty if the weight never had a gradient
+            # what later steps add, such as Lookahead's slow weights, has the shape of the weight
+            added = dict.fromkeys(found, weight) if isinstance(found, dict) else {}
+            if found != {} and not _is_like(found, added | example):
+                corrupt.append(f"weight {index}")
+        if corrupt:
+            raise InputError(
+                f"model.optim.name: the checkpoint holds a corrupt state of "
+                f"{type(optimizer).__name__} ({', '.join(corrupt[:3])}). Start from its weights "
+                "with --model.init_from."
+            )
     kept = [
         saved | {name: mine[name] for name in GROUP_SETTINGS if name in mine}
         for saved, mine in zip(groups, own, strict=True)
@@ -184,25 +199,55 @@ def keep_config_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[st
     return state | {"param_groups": kept}
 
 
-def _check_moments(
-    groups: list[dict[str, Any]], own: list[dict[str, Any]], states: dict[int, Any]
-) -> None:
-    """Check that AdamW's moments have the shapes of the weights: its fused kernel does not.
+def _after_one_step(optimizer: Optimizer) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+    """Return the parameter groups and the state of each weight that a first step would leave.
 
-    Raises:
-        InputError: The state of a weight is incomplete or has another shape.
+    The step is made on one weight per group and shape, on the CPU, and the optimizer is not
+    changed. Optimizers do not check what they load: fused kernels read and write past its end.
     """
-    ids = chain.from_iterable(group["params"] for group in groups)
-    weights = chain.from_iterable(group["params"] for group in own)
-    for index, weight in zip(ids, weights, strict=True):
-        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-        state = states.get(index, {})  # none if the weight never had a gradient
-        items = state.items() if isinstance(state, dict) else ()
-        if state != {} and {name: getattr(value, "shape", None) for name, value in items} != shapes:
-            raise InputError(
-                f"model.optim.name: the checkpoint holds a corrupt state of AdamW (weight {index}, "
-                f"of shape {tuple(weight.shape)}). Start from its weights with --model.init_from."
-            )
+    groups, state = optimizer.param_groups, optimizer.state
+    samples = [{weight.shape: torch.ones(weight.shape) for weight in g["params"]} for g in groups]
+    for sample in chain.from_iterable(by_shape.values() for by_shape in samples):
+        sample.grad = torch.ones_like(sample)
+    optimizer.state = defaultdict(dict)
+    optimizer.param_groups = [
+        group | {"params": list(by_shape.values())}
+        for group, by_shape in zip(groups, samples, strict=True)
+    ]
+    try:
+        optimizer.step()
+        states = [
+            [optimizer.state[by_shape[weight.shape]] for weight in group["params"]]
+            for group, by_shape in zip(groups, samples, strict=True)
+        ]
+        return optimizer.param_groups, states
+    finally:
+        optimizer.param_groups, optimizer.state = groups, state
+
+
+def _is_like(found: Any, example: Any) -> bool:
+    """Return True if a state has the entries of an example, with their shapes and types."""
+    if isinstance(example, dict):
+        return (
+            isinstance(found, dict)
+            and found.keys() == example.keys()
+            and all(_is_like(found[name], value) for name, value in example.items())
+        )
+    if isinstance(example, list):
+        return (
+            isinstance(found, list)
+            and len(found) == len(example)
+            and all(map(_is_like, found, example))
+        )
+    if isinstance(example, Tensor):
+        return (
+            isinstance(found, Tensor)
+            and found.shape == example.shape
+            and found.is_floating_point() == example.is_floating_point()
+        )
+    if isinstance(example, int | float):
+        return isinstance(found, int | float)
+    return type(found) is type(example)
 
 
 def create_schedule(

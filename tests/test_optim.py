@@ -105,15 +105,24 @@ def test_settings_reach_optimizers_that_have_them():
     create_optimizer(weight, OptimConfig(name="sgd"), lr=1e-3)
 
 
+def after_steps(name, steps):
+    """An optimizer that has trained, and a new one for the same weights."""
+    model = torch.nn.Linear(140, 150)
+    trained, new = (create_optimizer(model, OptimConfig(name=name), lr=1e-3) for _ in range(2))
+    inner = getattr(new, "_base_optimizer", new)
+    inner.register_load_state_dict_pre_hook(keep_config_settings)
+    for _ in range(steps):
+        model(torch.ones(1, 140)).sum().backward()
+        trained.step()
+    return trained, new
+
+
 @pytest.fixture
 def trained():
     """An optimizer after one step."""
-    model = torch.nn.Linear(3, 2)
-    optimizer = create_optimizer(model, OptimConfig(), lr=1e-3)
-    optimizer.register_load_state_dict_pre_hook(keep_config_settings)
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    return optimizer
+    trained, new = after_steps("adamw", 1)
+    new.load_state_dict(trained.state_dict())
+    return new
 
 
 @pytest.mark.parametrize(
@@ -121,9 +130,9 @@ def trained():
     [
         None,
         {"step": torch.tensor(1.0)},
-        {"step": "1", "exp_avg": torch.zeros(2, 3), "exp_avg_sq": torch.zeros(2, 3)},
-        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(2, 3)},
-        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2, 3), "exp_avg_sq": [0.0]},
+        {"step": "1", "exp_avg": torch.zeros(150, 140), "exp_avg_sq": torch.zeros(150, 140)},
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(150, 140)},
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(150, 140), "exp_avg_sq": [0.0]},
     ],
 )
 def test_moments_of_other_shapes_are_rejected(trained, wrong):
@@ -132,6 +141,30 @@ def test_moments_of_other_shapes_are_rejected(trained, wrong):
     [decayed] = [g["params"] for g in saved["param_groups"] if g["weight_decay"]]
     with pytest.raises(InputError, match="corrupt state"):
         trained.load_state_dict(saved | {"state": saved["state"] | {decayed[0]: wrong}})
+
+
+@pytest.mark.parametrize(
+    "name", ["sgd", "lamb", "adan", "adafactor", "lion", "muon", "lookahead_adamw"]
+)
+def test_the_state_of_any_optimizer_is_checked(name):
+    optimizer, new = after_steps(name, 7)  # Lookahead acts after 6 steps
+    saved = optimizer.state_dict()
+    new.load_state_dict(saved)
+    for index, state in saved["state"].items():
+        for key in state:
+            for wrong in (torch.zeros(7), [0.0], "x"):
+                states = saved["state"] | {index: state | {key: wrong}}
+                with pytest.raises(InputError, match=f"weight {index}"):
+                    new.load_state_dict(saved | {"state": states})
+
+
+@pytest.mark.parametrize("name", ["lamb", "adan"])
+def test_counters_of_an_optimizer_are_checked(name):
+    optimizer, new = after_steps(name, 1)
+    saved = optimizer.state_dict()
+    groups = [group | {"step": "x"} for group in saved["param_groups"]]
+    with pytest.raises(InputError, match="step"):
+        new.load_state_dict(saved | {"param_groups": groups})
 
 
 def test_switches_of_the_optimizer_come_from_the_config(trained):

@@ -4,7 +4,6 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +35,13 @@ from smmix_pl.cli.input_errors import (
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.quiet_libraries import quiet_libraries
+from smmix_pl.cli.run_names import (
+    CHANGED_SETTINGS,
+    changed_settings,
+    folder_name,
+    import_class,
+    run_subject,
+)
 from smmix_pl.cli.saved_config import SaveRunConfig
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.data import EvalTransform, ImageData, TrainTransform
@@ -50,7 +56,6 @@ from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.process_state import unchanged_process
-from smmix_pl.runs.run_name import class_label, data_label, run_name
 from smmix_pl.runs.start_run import start_run, tested_run
 from smmix_pl.runs.wandb_logger import WandbLogger
 from smmix_pl.seeding import run_seed
@@ -257,15 +262,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
-        tested = config.get("ckpt_path") if evaluates else None
-        trained = provenance(read_checkpoint(tested)) if tested else {}
-        mixer = trained.get("mixer", mixer_label(self.settings))
-        seed = trained.get("seed", run_seed())
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                backbone = self.model.hparams["backbone"]
-                data = data_label(type(self.datamodule), self.datamodule.root)
-                logger.name_after(str(self.subcommand), backbone, mixer, data, seed)
+        self._name_wandb_runs()
         checkpoint = start_run(self.trainer, config.get("ckpt_path"), self.subcommand == "fit")
         if self.subcommand:
             config["ckpt_path"] = checkpoint
@@ -283,13 +280,11 @@ class SMMixCLI(ConfigPrecedenceCLI):
         A test without `--name` writes into the run that it tests.
         """
         settings = self.settings
-        kind = settings.data.class_path
-        root = (settings.data.get("init_args") or Namespace()).get("root")
-        label = data_label(import_class(kind), root or "")
-        name = settings.name or run_name(label, settings.model.backbone, mixer_label(settings))
-        values = {"name": name}
+        data = settings.data
+        root = (data.get("init_args") or Namespace()).get("root")
+        values = {"name": settings.name or folder_name(settings)}
         if self.subcommand == "test" and settings.name is None and settings.ckpt_path:
-            run = tested_run(settings.ckpt_path, kind, root)
+            run = tested_run(settings.ckpt_path, data.class_path, root)
             if run is not None:
                 values = {"save_dir": str(run.parent), "name": "", "version": run.name}
         loggers = settings.trainer.logger
@@ -299,6 +294,24 @@ class SMMixCLI(ConfigPrecedenceCLI):
             )
             if is_csv and logger.init_args.name is None:
                 logger.init_args.update(Namespace(values))
+
+    def _name_wandb_runs(self) -> None:
+        """Name W&B runs by their settings: a test by those that its checkpoint was trained with."""
+        path = self.settings.get("ckpt_path") if self.subcommand not in (None, "fit") else None
+        checkpoint = read_checkpoint(path) if path else {}
+        trained = provenance(checkpoint)
+        backbone, mixer, data = run_subject(self.settings)
+        changes = checkpoint.get(CHANGED_SETTINGS)
+        if not isinstance(changes, list):
+            changes = changed_settings(self.settings)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.name_after(
+                    str(self.subcommand),
+                    (backbone, str(trained.get("mixer", mixer)), data),
+                    [str(change) for change in changes],
+                    trained.get("seed", run_seed()),
+                )
 
 
 def cli_options() -> dict[str, Any]:
@@ -312,19 +325,6 @@ def cli_options() -> dict[str, Any]:
         "seed_everything_default": 0,
         "auto_configure_optimizers": False,
     }
-
-
-def import_class(class_path: str) -> type:
-    """Return the class at a path, which the parser has imported before."""
-    module, _, name = class_path.rpartition(".")
-    kind: type = getattr(import_module(module), name)
-    return kind
-
-
-def mixer_label(settings: Namespace) -> str:
-    """Return the mixer's name with the arguments that differ from its defaults."""
-    mixer = settings.model.mixer
-    return class_label(import_class(mixer.class_path), vars(mixer.get("init_args") or Namespace()))
 
 
 def normalize_as_pretrained(settings: Namespace) -> None:

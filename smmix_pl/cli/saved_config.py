@@ -1,7 +1,7 @@
 """The resolved config of a run, saved in its folder and handed to its loggers."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from jsonargparse import Namespace
@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import description
+from smmix_pl.cli.run_names import CHANGED_SETTINGS, changed_settings
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.start_run import discard_run
 from smmix_pl.runs.wandb_logger import WandbLogger
@@ -46,6 +47,12 @@ class SaveRunConfig(SaveConfigCallback):
                 logger.log_hyperparams(config | described)
             if isinstance(logger, WandbLogger) and folder is not None and stage == "fit":
                 logger.keep_id(folder)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the settings that name the run, for a later test."""
+        checkpoint[CHANGED_SETTINGS] = changed_settings(self.config)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what the run writes from now on."""

@@ -1,8 +1,8 @@
 """W&B dashboards as code: a workspace for a project, and a report that compares its mixers.
 
 Panels show the keys of `metric_specs`, and what W&B measures on the machine. The report uses W&B's
-groups, which `runs.wandb_logger` names after model, mixer, and dataset, so that its lines and bars
-are means over seeds.
+groups, which `runs.wandb_logger` names after model, mixer, dataset, and changed settings, so that
+its lines and bars are means over seeds.
 """
 
 import json
@@ -72,15 +72,15 @@ def report(entity: str, project: str) -> Any:
 
     def grid(panels: list[Any]) -> Any:
         # Without a project: naming one would make the library ask W&B for it
-        runs = reports.Runset(name="by model, mixer and data", groupby=["Group"])
+        runs = reports.Runset(name="by model, mixer, data, and settings", groupby=["Group"])
         return reports.PanelGrid(runsets=[runs], panels=panels)
 
     blocks = [
         reports.TableOfContents(),
         reports.H1("Mixers compared"),
         reports.P(
-            "A group holds the runs of one model, mixer, and dataset. Bars and lines are the mean "
-            "over its runs, with their standard deviation. Give an ablation a group of its own."
+            "A group holds the runs of one model, mixer, dataset, and settings. Bars and lines are "
+            "the mean over its seeds, with their standard deviation."
         ),
         grid([bar(key) for key in COMPARED]),
     ]

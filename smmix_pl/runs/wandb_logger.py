@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import wandb
@@ -20,6 +23,10 @@ from smmix_pl.runs.run_files import write_atomic
 
 ID_FILE = ".wandb_id"
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
+NAME_LENGTH = 80
+"""Characters of a group's name, at most; W&B accepts 128."""
+TAG_LENGTH = 64
+"""Characters of a tag, at most."""
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -29,7 +36,7 @@ class WandbLogger(loggers.WandbLogger):
 
     Args:
         project: W&B project.
-        name: Run name. Null derives it from backbone, mixer, data, and seed.
+        name: Run name. Null derives it from backbone, mixer, data, changed settings, and seed.
         save_dir: Folder for W&B's own files.
         mode: `auto` is online if a W&B login is found and offline otherwise. The environment
             variable `WANDB_MODE` takes precedence. Upload offline runs with `wandb sync`.
@@ -76,15 +83,27 @@ class WandbLogger(loggers.WandbLogger):
                 "WANDB_* variables, or set WANDB_MODE=offline."
             ) from error
 
-    def name_after(self, job: str, backbone: str, mixer: str, data: str, seed: int) -> None:
+    def name_after(
+        self, job: str, subject: Sequence[str], changes: Sequence[str], seed: int
+    ) -> None:
         """Set name, group, tags, and job type, unless the user has set them.
 
         Call it before the run starts. Seeds share a group. The job type is the command, such as
         `fit` or `test`, so a later test can be distinguished from its training.
+
+        Args:
+            job: The command.
+            subject: Backbone, mixer, and dataset, which are also the tags.
+            changes: Settings that differ from the defaults. Those that do not fit into the name are
+                represented by a hash of all.
+            seed: Seed of the training.
         """
-        subject = (backbone, mixer, data)
-        group = "-".join(subject)
-        defaults = {"name": f"{group}-seed{seed}", "group": group, "tags": subject, "job_type": job}
+        words = " ".join((*subject, *changes))
+        end = f" {_digest(words)}"
+        group = shorten(words, NAME_LENGTH, placeholder=end, break_on_hyphens=False)
+        group = group.replace(" ", "-")
+        tags = [word[:TAG_LENGTH] for word in subject]
+        defaults = {"name": f"{group}-seed{seed}", "group": group, "tags": tags, "job_type": job}
         arguments = wandb_init_args(self)
         for key, value in defaults.items():
             arguments[key] = arguments.get(key) or value
@@ -121,6 +140,10 @@ class WandbLogger(loggers.WandbLogger):
         if not re.fullmatch(r"[\w-]{1,128}", run_id):
             raise InputError(f"{file}: not a W&B run id ({run_id[:40]!r}). Remove the file.")
         set_wandb_id(self, run_id)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:6]
 
 
 def _logged_in() -> bool:

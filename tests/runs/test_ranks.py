@@ -30,6 +30,17 @@ class Dying(Callback):
             raise ValueError(f"broken on rank {self.rank}")
 
 
+class Stopping(Callback):
+    def __init__(self, hook: str, number: int) -> None:
+        self.number = number
+        setattr(self, hook, self.send)
+
+    def send(self, trainer, *_, **__):
+        if trainer.global_rank == 1 and self.number:
+            os.kill(os.getpid(), self.number)
+            self.number = 0
+
+
 class Poisoning(Callback):
     def on_before_backward(self, trainer, pl_module, loss):
         if trainer.global_rank == 1 and trainer.fit_loop.batch_idx == 2:
@@ -177,3 +188,51 @@ def test_the_cause_and_the_last_good_checkpoint_are_printed_last(tmp_path):
     end = " ".join(result.stderr.strip().splitlines()[-3:])
     assert "broken on rank 1" in end, result.stderr[-3000:]
     assert "runs/digits/version_0/checkpoints/last.ckpt" in end
+
+
+def stopping(hook: str, number: signal.Signals) -> list[str]:
+    """Return options of a short run on two ranks, in which a hook stops rank 1."""
+    return [
+        *(*FIT, *on(2), "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"),
+        *("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2"),
+        *("--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false"),
+        *("--trainer.callbacks+=dying.Stopping", f"--trainer.callbacks.hook={hook}"),
+        f"--trainer.callbacks.number={int(number)}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_test_batch_start", signal.SIGTERM),
+        *(
+            pytest.param(hook, number, marks=pytest.mark.slow)
+            for hook, number in [
+                ("setup", signal.SIGTERM),
+                ("on_sanity_check_start", signal.SIGUSR1),
+                ("on_validation_batch_start", signal.SIGTERM),
+                ("on_save_checkpoint", signal.SIGTERM),
+                ("on_train_end", signal.SIGUSR1),
+                ("on_fit_end", signal.SIGTERM),
+                ("on_test_end", signal.SIGTERM),
+            ]
+        ),
+    ],
+)
+def test_a_signal_to_one_rank_in_any_phase_stops_the_run(tmp_path, hook, number):
+    (tmp_path / "dying.py").write_text(DYING)
+    result = processes.run(*stopping(hook, number), cwd=tmp_path, env=local_callbacks(tmp_path))
+    assert result.returncode == 75, result.stderr[-3000:]
+    assert "Stopped by SIG" in result.stderr.strip().splitlines()[-1], result.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hook", ["on_sanity_check_start", "on_test_batch_start"])
+def test_a_signal_to_one_rank_stops_ranks_that_another_program_started(tmp_path, hook):
+    (tmp_path / "dying.py").write_text(DYING)
+    results = processes.run_ranks(
+        2, *stopping(hook, signal.SIGTERM), cwd=tmp_path, env=local_callbacks(tmp_path)
+    )
+    for result in results:
+        assert result.returncode == 75, result.stderr[-3000:]
+        assert "Stopped by SIGTERM" in result.stderr.strip().splitlines()[-1]

@@ -103,14 +103,31 @@ def test_a_resumed_run_continues_the_wandb_run(folder, runs):
     assert [path.name for path in (folder / "runs/digits").glob("*/*")] == ["version_0"]
 
 
-def test_name_group_and_tags_describe_the_run(runs):
-    [run] = {
+def names(run: Path) -> tuple[str, str, tuple[str, ...]]:
+    """Return name, group, and tags of a run."""
+    [found] = {
         (record.run.display_name, record.run.run_group, tuple(record.run.tags))
-        for record in records(runs[0])
+        for record in records(run)
         if record.HasField("run") and record.run.display_name
     }
-    what = ("vit_tiny_patch16_224", "SMMix-switch_prob=1", "Digits")
-    assert run == ("-".join((*what, "seed0")), "-".join(what), what)
+    return found
+
+
+def test_name_group_and_tags_describe_the_run(runs):
+    name, group, tags = names(runs[0])
+    assert tags == ("vit_tiny_patch16_224", "SMMix", "Digits")
+    assert group.startswith("-".join((*tags, "switch_prob=1", "optim.lr=0.002")))
+    assert name == f"{group}-seed0"
+
+
+def test_a_test_is_named_after_its_training(folder, runs, tmp_path):
+    [checkpoint] = (folder / "runs/digits").glob("*/version_0/checkpoints/last.ckpt")
+    words = ["test", "--config", "digits.yaml", SMALL, "--ckpt_path", checkpoint]
+    words += ["--config", "with/debug.yaml", "--seed_everything=7"]
+    result = processes.run(*words, cwd=tmp_path, env=logged_out(tmp_path))
+    assert result.returncode == 0, result.stderr[-2000:]
+    [tested] = (tmp_path / "runs/wandb").glob("offline-run-*")
+    assert names(tested) == names(runs[1])
 
 
 def test_the_config_and_the_description_of_the_run_are_logged(runs):

@@ -11,11 +11,11 @@ from lightning.pytorch.loggers import WandbLogger
 
 from smmix_pl.callbacks.evaluation.base import Evaluation
 from smmix_pl.callbacks.output.figure_saver import run_folder
+from smmix_pl.data.data_label import data_label
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.module import SMMixModule
 from smmix_pl.reporting.metric_specs import metric_value
-from smmix_pl.runs.run_name import data_label
 
 
 class RunSummary(Callback):

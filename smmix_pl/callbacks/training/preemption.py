@@ -4,11 +4,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -26,7 +26,15 @@ from smmix_pl.logged_steps import logs_this_step
 from smmix_pl.runs.checkpoint_io import last_checkpoint
 from smmix_pl.runs.run_files import write_atomic
 from smmix_pl.runs.slurm import keep_job, requeue, slurm_job
-from smmix_pl.runs.stop_signals import SIGNALS, STOPPED, Stopped, listen, restore
+from smmix_pl.runs.stop_signals import (
+    END,
+    SIGNALS,
+    Stopped,
+    listen,
+    passed_on,
+    restore,
+    status_of_stop,
+)
 
 PATIENCE = 10.0
 """Seconds that the other ranks of a failed run have to end by themselves."""
@@ -63,12 +71,12 @@ class Preemption(Callback):
         self._folder = trainer.strategy.broadcast(
             run_folder(trainer) or Path(trainer.default_root_dir)
         )
-        if not trainer.is_global_zero:  # left by an earlier run that was killed
-            self._failure_file(trainer.global_rank).unlink(missing_ok=True)
-        signals = {*SIGNALS, _requeue_signal(trainer)} - {0}
-        self._handlers = listen(self._receive, tuple(signals))
-        if self._signal is not None:  # received when training had ended, before this test
-            self._exit(self._signal)
+        for file in (self._failure_file(trainer.global_rank), self._stop_file(trainer.global_rank)):
+            file.unlink(missing_ok=True)  # left by an earlier run
+        self._handlers = listen(self._receive, {*SIGNALS, _requeue_signal(trainer)} - {0})
+        number = self._signal_to_any_rank(trainer)
+        if number is not None:  # received when training had ended, before this test
+            self._exit_without_saving(number)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, finish the step before stopping."""
@@ -88,14 +96,12 @@ class Preemption(Callback):
         done = batch_idx + 1
         if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        stop = self._signal is not None
-        if trainer.world_size > 1:  # Lightning synchronizes the ranks in each step as well
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        number = self._signal_to_any_rank(trainer)
         # a validation that is due now would be skipped on resume, so train one more step
-        if stop and (self._waited or not validates_after_step(trainer)):
-            self._save(trainer)
-            self._exit(self._signal)
-        self._waited = stop
+        if number is not None and (self._waited or not validates_after_step(trainer)):
+            self._save(trainer, number)
+            self._exit(number)
+        self._waited = number is not None
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -109,8 +115,12 @@ class Preemption(Callback):
         """Add the last good checkpoint and the first rank's error; end the other ranks."""
         processes = launched_processes(trainer)
         if isinstance(exception, SystemExit | KeyboardInterrupt):
+            if not self._training:  # otherwise all ranks stop at the same step
+                for process in processes:
+                    process.send_signal(END)
             _end(processes)
             return
+        self._stop_with_others(trainer)
         moment = time.time()
         if not trainer.is_global_zero:
             text = f"{moment}\n{type(exception).__name__}: {one_line(exception)}"
@@ -133,36 +143,55 @@ class Preemption(Callback):
         self._handlers, self._trainer, self._training = {}, None, False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal: in training at the end of the step, otherwise at once."""
+        if (number == END or not self._training) and passed_on(number):
+            return
         self._signal = number
         if self._training:
             return
         assert self._trainer is not None
-        for process in launched_processes(self._trainer):
-            process.send_signal(number)
-        if self._trainer.is_global_zero:
-            name = signal.Signals(number).name
-            print(f"Stopped by {name} outside of training; nothing to save.", file=sys.stderr)
-        self._exit(number)
+        if self._trainer.world_size > 1:
+            write_atomic(self._stop_file(self._trainer.global_rank), str(int(number)).encode())
+        self._exit_without_saving(number)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _signal_to_any_rank(self, trainer: Trainer) -> int | None:
+        """Return the same signal on all ranks, if one of them has received any."""
+        if trainer.world_size == 1:
+            return self._signal
+        number = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(number, reduce_op="max")) or None
+
+    def _stop_with_others(self, trainer: Trainer) -> None:
+        """Exit if the run fails because a rank that another program started was stopped."""
+        for rank in range(trainer.world_size):
+            file = self._stop_file(rank)
+            if rank != trainer.global_rank and file.is_file():
+                self._exit_without_saving(int(file.read_text()))
+
+    def _save(self, trainer: Trainer, number: int) -> None:
         path = trainer.strategy.broadcast(_checkpoints(trainer)) / "last.ckpt"
         _log_step(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            name = signal.Signals(self._signal).name if self._signal else "a signal to another rank"
             print(
-                f"Stopped by {name} at step {trainer.global_step}; saved {path}. Resume with "
-                "--ckpt_path last.",
+                f"Stopped by {signal.Signals(number).name} at step {trainer.global_step}; saved "
+                f"{path}. Resume with --ckpt_path last.",
                 file=sys.stderr,
             )
 
-    def _exit(self, number: int | None) -> NoReturn:
+    def _exit_without_saving(self, number: int) -> NoReturn:
+        name = signal.Signals(number).name
+        print(f"Stopped by {name} outside of training; nothing to save.", file=sys.stderr)
+        self._exit(number)
+
+    def _exit(self, number: int) -> NoReturn:
         assert self._trainer is not None
         if self._trainer.is_global_zero and number == _requeue_signal(self._trainer):
             requeue()
-        # a nonzero status of another rank would make Lightning kill this run
-        raise Stopped(STOPPED if self._trainer.is_global_zero else 0)
+        raise Stopped(status_of_stop(self._trainer.is_global_zero))
+
+    def _stop_file(self, rank: int) -> Path:
+        return self._folder / f".stop_of_rank_{rank}"
 
     def _failure_file(self, rank: int) -> Path:
         return self._folder / f".failure_of_rank_{rank}"
@@ -221,8 +250,10 @@ def _last_good(trainer: Trainer) -> Path | None:
         return None
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+def _end(processes: list[subprocess.Popen[bytes]]) -> dict[int, int]:
     """Wait for the processes of other ranks, and kill those that do not end.
+
+    The list is emptied, so that Lightning does not kill this process for their exit status.
 
     Returns:
         Signal by local rank of the processes that something else had killed.
@@ -236,4 +267,5 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
                 killed[rank] = -status
         except subprocess.TimeoutExpired:
             process.kill()
+    processes.clear()
     return killed
