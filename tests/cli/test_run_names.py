@@ -7,6 +7,8 @@ import yaml
 
 from smmix_pl.cli.config_paths import default_configs, resolve_configs
 from smmix_pl.cli.lightning_cli import SMMixCLI, cli_options
+from smmix_pl.data import CUB, Folder
+from smmix_pl.data.data_label import data_label
 from smmix_pl.lightning_internals import wandb_init_args
 from smmix_pl.runs.wandb_logger import WandbLogger
 
@@ -60,3 +62,11 @@ def test_runs_share_a_group_if_they_differ_in_their_seed_alone(named):
     assert max(map(len, groups.values())) <= 128  # what W&B accepts
     for option in ABLATIONS[:4]:
         assert option.removeprefix("--model.").removeprefix("mixer.") in groups[option]
+
+
+@pytest.mark.parametrize(
+    ("kind", "root", "label"),
+    [(Folder, "photos/birds", "birds"), (CUB, "photos/birds", "CUB"), (Folder, "/", "Folder")],
+)
+def test_own_images_are_named_after_their_folder(kind, root, label):
+    assert data_label(kind, root) == label
