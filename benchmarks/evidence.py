@@ -6,8 +6,8 @@
     python benchmarks/evidence.py cifar10 --data DIR
 
 Trains every method of evidence_methods.yaml with the same recipe and seeds, and prints the mean and
-sample standard deviation over seeds as a Markdown table. The table and a figure of all seeds are
-also written to `--out`.
+sample standard deviation over seeds as a Markdown table. The table and its figure are also
+written to `--out`; `--redraw TABLE` draws the figure alone.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S. `smmix compare A=runs/evidence/SET/A ...` prints
 differences of methods, paired by seed, with their intervals. Finished runs are not repeated and
@@ -31,7 +31,9 @@ from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from smmix_pl.plots.style import COLORS, add_note, paper_style, style_axes
 from smmix_pl.runs.results import read_results
 
 Overrides = Mapping[str, Any]
@@ -57,6 +59,13 @@ MEASURES = {
     "images_per_second": "images/s",
 }
 """Columns of the table by metric; all but the last in percent."""
+FAMILIES = {
+    "none": "black",
+    "peers": COLORS[0],
+    "SMMix": COLORS[1],
+    "ablations of SMMix": COLORS[4],
+}
+"""Color of each family of methods."""
 Measured = dict[str, list[dict[str, float]]]
 """Measures of each seed, by method."""
 
@@ -66,6 +75,15 @@ def main() -> None:
     methods, experiments = read_methods()
     known = methods | experiments
     options = parse(list(methods), list(known))
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = options.redraw.read_text() if options.redraw else measure(known, options)
+    note = f"{options.set}: mean ± standard deviation over {len(options.seeds)} seeds; dotted: none"
+    drawn = figure(read_table(text), note)
+    drawn.savefig(options.out / f"evidence_{options.set}.png")
+
+
+def measure(known: Mapping[str, Overrides], options: argparse.Namespace) -> str:
+    """Train the missing runs, and print, write, and return the table."""
     folder = Path("runs/evidence") / options.set
     measured = train_all({name: known[name] for name in options.methods}, folder, options)
     if options.equal_time:
@@ -73,9 +91,8 @@ def main() -> None:
         measured |= train_all(longer, folder, options)
     text = table(measured)
     print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"evidence_{options.set}.md").write_text(text + "\n")
-    figure(measured, options.set).savefig(options.out / f"evidence_{options.set}.png", dpi=120)
+    return text
 
 
 def read_methods() -> tuple[dict[str, Overrides], dict[str, Overrides]]:
@@ -101,8 +118,13 @@ def parse(methods: list[str], known: list[str]) -> argparse.Namespace:
     parser.add_argument("--equal-time", nargs="+", default=[], choices=known, metavar="METHOD")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, with one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument(
+        "--redraw", type=Path, metavar="TABLE", help="draw the figure of an earlier table only"
+    )
     parser.add_argument("--flags", default="", help="further options of all runs, as one string")
     options = parser.parse_args()
+    if options.redraw:
+        return options
     if options.set != "digits" and not (options.data and options.data.is_dir()):
         parser.error(
             f"--data={options.data}: not a folder. Pass the folder that holds the dataset of "
@@ -213,23 +235,57 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def figure(measured: Measured, name: str) -> Figure:
-    """Draw the accuracy on plain and on half-occluded images, one dot per seed."""
-    drawn = Figure(figsize=(9.6, 4.8), layout="constrained")
+Rows = dict[str, dict[str, tuple[float, float]]]
+"""Mean and standard deviation of each column, by method."""
+
+
+def read_table(text: str) -> Rows:
+    """Return the content of a table as of `table`."""
+    lines = [line.strip(" |").split("|") for line in text.splitlines() if line.strip(" |")]
+    (_, *columns), _, *rows = [[cell.strip() for cell in line] for line in lines]
+    found: Rows = {}
+    for method, *cells in rows:
+        parts = [f"{cell} ± 0".split(" ± ") for cell in cells]
+        values = [(float(mean), float(deviation)) for mean, deviation, *_ in parts]
+        found[method] = dict(zip(columns, values, strict=True))
+    return found
+
+
+@paper_style
+def figure(rows: Rows, note: str) -> Figure:
+    """Draw the accuracy on plain and on half-occluded images, best method first.
+
+    Args:
+        rows: Table of the methods. The vertical line is the mean without mixing.
+        note: Line below the figure.
+    """
+    methods = sorted(rows, key=lambda method: rows[method]["top-1"], reverse=True)
+    drawn = Figure(figsize=(7.0, 0.9 + 0.2 * len(methods)), layout="constrained")
     panels = drawn.subplots(1, 2, sharey=True)
-    labels = {"top1": "Top-1 (%)", "occlusion_50": "Top-1 at 50% occlusion (%)"}
-    for axes, (measure, label) in zip(panels, labels.items(), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        for row, seeds in enumerate(measured.values()):
-            values = [seed[measure] for seed in seeds]
-            axes.plot(values, [row] * len(values), "o", color=f"C{row}", alpha=0.5)
-            axes.plot(statistics.mean(values), row, "|", color=f"C{row}", ms=22, mew=2.5)
-        axes.set_yticks(range(len(measured)), list(measured))
+    labels = {"top-1": "Top-1 (%)", "50% occlusion": "Top-1 at 50% occlusion (%)"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        style_axes(axes)
+        for place, method in enumerate(methods):
+            mean, deviation = rows[method][column]
+            color = FAMILIES[family(method)]
+            axes.errorbar(mean, place, xerr=deviation, fmt="o", color=color, capsize=2)
+        if "none" in rows:
+            axes.axvline(rows["none"][column][0], color=FAMILIES["none"], linestyle=":", lw=1)
+        axes.set_yticks(range(len(methods)), methods)
         axes.set_xlabel(label)
     panels[0].invert_yaxis()
-    drawn.suptitle(f"{name}: all seeds (dots) and their mean (bar)")
+    shown = dict.fromkeys(family(method) for method in methods)
+    marks = [Line2D([], [], color=FAMILIES[one], marker="o", ls="", label=one) for one in shown]
+    drawn.legend(handles=marks, loc="outside upper center", ncols=len(marks))
+    add_note(drawn, note)
     return drawn
+
+
+def family(method: str) -> str:
+    """Return the family of a method: no mixing, SMMix, an ablation of SMMix, or a peer."""
+    if method in ("none", "SMMix"):
+        return method
+    return "ablations of SMMix" if method.startswith("SMMix") else "peers"
 
 
 if __name__ == "__main__":

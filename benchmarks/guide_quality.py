@@ -56,7 +56,7 @@ from smmix_pl.mixing.regions import (
 )
 from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.models.weights import load_weights
-from smmix_pl.plots.style import line_style, style_axes
+from smmix_pl.plots.style import GRAY, add_note, line_style, paper_style, style_axes
 
 READOUTS: tuple[Readout, ...] = ("tokens", "class", "similarity")
 MEASURES = {"pasted": "object pasted", "hidden": "object hidden", "error": "label error"}
@@ -88,9 +88,8 @@ def main() -> None:
         print(*quality_table(by_side, sides), sep="\n")
         print("", *peer_table(objects, maps, options), sep="\n")
         options.out.mkdir(parents=True, exist_ok=True)
-        draw(by_side, f"{options.model}: windows of one guide pass").savefig(
-            options.out / "guide_quality.png", dpi=120
-        )
+        note = f"{options.model}: windows of one guide pass, n = {len(objects.images)} images"
+        draw(by_side, note).savefig(options.out / "guide_quality.png")
 
 
 def parse() -> argparse.Namespace:
@@ -292,21 +291,23 @@ def read_tags(mixed: Tensor) -> tuple[Tensor, Tensor]:
     return tags // 2 != torch.arange(2)[:, None, None], tags % 2 == 1
 
 
-def draw(by_side: dict[int, dict[str, Quality]], title: str) -> Figure:
+@paper_style
+def draw(by_side: dict[int, dict[str, Quality]], note: str) -> Figure:
     """Draw each measure by window side, one line per guide."""
-    figure = Figure(figsize=(12.8, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.0, 2.7), layout="constrained")
     names = list(next(iter(by_side.values())))
     for axes, (measure, label) in zip(figure.subplots(1, 3), MEASURES.items(), strict=True):
         for index, name in enumerate(names):
             style = line_style(index)
             if name in (RANDOM, ORACLE):
-                style = {"color": "0.5", "linestyle": "--" if name == RANDOM else ":"}
+                style = {"color": GRAY, "linestyle": "--" if name == RANDOM else ":"}
             values = [found[name][measure] for found in by_side.values()]
             axes.plot(list(by_side), values, label=name, **style)
         style_axes(axes)
         axes.set(xlabel="Side of the window (tokens)", ylabel=label.capitalize(), ylim=(0, None))
-    figure.axes[0].legend(frameon=False)
-    figure.suptitle(title)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    add_note(figure, note)
     return figure
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from smmix_pl.checks import in_range
 from smmix_pl.cli.tool_parser import ToolParser
 from smmix_pl.errors import InputError
+from smmix_pl.mixing import Readout
 
 DESCRIPTION = """Draw what SMMix, CutMix, and Mixup make of your images, as one PNG. Each image is
-mixed with one from the other end of the folder."""
+mixed with one from the other end of the folder, and named after its file. The attention is that of
+a checkpoint or of a pretrained timm model."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -20,7 +22,21 @@ def main(words: Sequence[str]) -> None:
     parser = ToolParser("demo", DESCRIPTION)
     parser.add_argument("images", type=Path, help="Folder of at least two images.")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="Checkpoint written by `smmix fit`."
+        "--checkpoint", type=Path | None, default=None, help="Checkpoint written by `smmix fit`."
+    )
+    parser.add_argument("--backbone", help="Name of a timm model, instead of a checkpoint.")
+    parser.add_argument(
+        "--init_from", type=Path, help="Weights of the timm model. Default: download timm's."
+    )
+    parser.add_argument(
+        "--image_size", type=int, default=224, help="Image side in pixels for the timm model."
+    )
+    parser.add_argument(
+        "--readout",
+        type=Readout,
+        default="tokens",
+        help="Attention of the timm model: of all image tokens, as in the paper, of the class "
+        "token, or similarity to the class token.",
     )
     parser.add_argument("--output", type=Path, default=Path("mixing.png"), help="PNG to write.")
     parser.add_argument("--examples", type=int, default=4, help="Number of rows, two images each.")
@@ -33,11 +49,15 @@ def main(words: Sequence[str]) -> None:
     in_range("--examples", options.examples, 1)
     if options.output.suffix.lower() != ".png":
         raise InputError(f"--output={options.output}: must end in .png.")
-    from smmix_pl.cli.demonstration import demonstration
+    if (options.checkpoint is None) == (options.backbone is None):
+        raise InputError("--checkpoint, --backbone: give one of the two.")
+    from smmix_pl.cli.demonstration import demonstration, from_checkpoint, from_timm
 
-    figure = demonstration(
-        options.images, options.checkpoint, options.examples, options.side, options.seed
-    )
+    if options.backbone is None:
+        guide = from_checkpoint(options.checkpoint)
+    else:
+        guide = from_timm(options.backbone, options.init_from, options.image_size, options.readout)
+    figure = demonstration(options.images, guide, options.examples, options.side, options.seed)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.output, dpi=120)
     print(f"Wrote {options.output}.")

@@ -1,68 +1,91 @@
 """The figure of `smmix demo`."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from timm.data import resolve_data_config
 
-from smmix_pl.callbacks.training.mixed_images import displayable, mixing_examples
+from smmix_pl.callbacks.training.mixed_images import mixing_example
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
 from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.errors import InputError
-from smmix_pl.mixing import CutMix, Mixer, Mixup
+from smmix_pl.mixing import CutMix, Mixup, Readout, SMMix
 from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import load_weights, open_checkpoint, settings_in
 from smmix_pl.plots import mixing_figure
+from smmix_pl.plots.style import add_note
 
-PEERS: dict[str, Mixer] = {"CutMix": CutMix(), "Mixup": Mixup()}
+Numbers = tuple[float, ...]
+
+
+class GuidingModel(NamedTuple):
+    """A model whose attention guides, and the images that it expects.
+
+    Attributes:
+        name: Name of the model.
+        backbone: The model, in eval mode.
+        image_size: (height, width) in pixels.
+        mean: Mean of the normalization.
+        std: Standard deviation of the normalization.
+    """
+
+    name: str
+    backbone: Backbone
+    image_size: tuple[int, int]
+    mean: Numbers
+    std: Numbers
 
 
 def demonstration(
-    images: Path, checkpoint: Path, examples: int = 4, side: int | None = None, seed: int = 0
+    images: Path, guide: GuidingModel, examples: int = 4, side: int | None = None, seed: int = 0
 ) -> Figure:
     """Draw pairs of images with the model's attention, and what three mixers make of them.
 
     Args:
-        images: Folder of images.
-        checkpoint: Checkpoint of `SMMixModule`. Averaged weights are used if it has them.
+        images: Folder of images. File names are class names.
+        guide: Model that provides the attention.
         examples: Number of rows.
         side: Region side in tokens. None uses half of the grid.
         seed: Seed of CutMix's boxes and Mixup's ratios.
 
     Raises:
-        InputError: The folder has fewer than two images, the checkpoint is unsuitable, or the
-            region does not fit the grid.
+        InputError: The folder has fewer than two images, or the region does not fit the grid.
     """
-    backbone, settings = load_backbone(checkpoint)
+    backbone = guide.backbone
     shortest = min(backbone.grid)
     side = shortest // 2 if side is None else side
     if not 0 < side < shortest:
         raise InputError(f"--side={side}: must be in [1, {shortest - 1}] tokens for this model.")
-    transform = eval_transform(EvalTransform(crop_ratio=1.0), settings["image_size"])
-    files = ImageFiles(images, transform, option="IMAGES")
+    files = ImageFiles(
+        images, eval_transform(EvalTransform(crop_ratio=1.0), guide.image_size), option="IMAGES"
+    )
     rows = min(examples, len(files) // 2)
     if rows < 1:
         raise InputError(f"IMAGES={images}: mixing needs two images. Add one.")
-    chosen = [*range(rows), *range(len(files) - rows, len(files))]
-    pixels, paths = zip(*(files[index] for index in chosen), strict=True)
-    names = [Path(path).stem for path in paths]
-    batch = normalize(torch.stack(pixels), settings["mean"], settings["std"])
-    labels = torch.eye(len(batch))
-    peers = {}
-    for name, mixer in PEERS.items():
-        mixed = mixer(batch, labels, backbone, np.random.default_rng(seed))
-        peers[f"{name}\n{float(mixed.lam):.0%} target"] = mixed.images
-    found = [
-        example._replace(peers={title: images[row] for title, images in peers.items()})
-        for row, example in enumerate(mixing_examples(backbone, batch, names, side))
-    ]
-    return mixing_figure([displayable(one, settings["mean"], settings["std"]) for one in found])
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for row in range(rows):
+        (target, first), (source, second) = files[row], files[len(files) - 1 - row]
+        pair = normalize(torch.stack((target, source)), guide.mean, guide.std)
+        labels = torch.eye(2)
+        mixed = {
+            "SMMix": SMMix().mix_regions(pair, labels, backbone, side, rng),
+            "CutMix": CutMix()(pair, labels, backbone, rng),
+            "Mixup": Mixup()(pair, labels, backbone, rng),
+        }
+        named = {mixer: (found, (0, 1)) for mixer, found in mixed.items()}
+        names = (Path(first).stem, Path(second).stem)
+        drawn.append(mixing_example(backbone, pair, names, named, guide.mean, guide.std))
+    figure = mixing_figure(drawn)
+    add_note(figure, f"{guide.name}, attention: {backbone.readout}, n = {2 * rows}")
+    return figure
 
 
-def load_backbone(checkpoint: Path) -> tuple[Backbone, dict[str, Any]]:
-    """Return the backbone of a checkpoint, and image size, mean, and std of its training.
+def from_checkpoint(checkpoint: Path) -> GuidingModel:
+    """Return the model of a checkpoint.
 
     Raises:
         InputError: The file is missing or not a checkpoint of `SMMixModule`.
@@ -78,5 +101,26 @@ def load_backbone(checkpoint: Path) -> tuple[Backbone, dict[str, Any]]:
         model_args=settings.get("backbone_args"),
     )
     load_weights(backbone, checkpoint)
-    kept = {"image_size": size} | {name: tuple(settings[name]) for name in ("mean", "std")}
-    return backbone.eval(), kept
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    return GuidingModel(settings["backbone"], backbone.eval(), size, mean, std)
+
+
+def from_timm(model: str, weights: Path | None, image_size: int, readout: Readout) -> GuidingModel:
+    """Return a timm model.
+
+    Args:
+        model: Name of the model.
+        weights: File of weights. None downloads timm's.
+        image_size: Image side in pixels.
+        readout: What the attention is read from.
+
+    Raises:
+        InputError: Unknown model, unsuitable image size, or unsuitable weights.
+    """
+    config = GuideConfig(readout=readout)
+    backbone = Backbone(model, 1000, image_size, guide=config, pretrained=weights is None)
+    if weights is not None:
+        load_weights(backbone, weights)
+    expected = resolve_data_config(model=backbone.model)
+    size = (image_size, image_size)
+    return GuidingModel(model, backbone.eval(), size, expected["mean"], expected["std"])

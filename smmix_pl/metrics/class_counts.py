@@ -1,4 +1,4 @@
-"""Confusion matrix and summed confidence of each predicted class."""
+"""Confusion matrix."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ MAX_CLASSES = 10_000
 
 
 class ClassCounts(Metric):
-    """Confusion matrix, and the summed confidence of the predictions of each class.
+    """Confusion matrix in 4-byte counts.
 
-    torchmetrics' `MulticlassConfusionMatrix` has no confidences, and each of its updates allocates
-    another matrix of 8-byte counts.
+    Each update of torchmetrics' `MulticlassConfusionMatrix` allocates another matrix of 8-byte
+    counts.
 
     Args:
         num_classes: Number of classes K, at most `MAX_CLASSES`.
@@ -20,29 +20,24 @@ class ClassCounts(Metric):
 
     full_state_update = False
     confusion: Tensor
-    confidence: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         matrix = torch.zeros(num_classes, num_classes, dtype=torch.int32)
         self.add_state("confusion", matrix, dist_reduce_fx="sum")
-        sums = torch.zeros(num_classes, dtype=torch.float64)
-        self.add_state("confidence", sums, dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, classes: Tensor) -> None:
         """Add a batch.
 
         Args:
-            logits: `(B, K)`, any float dtype; the softmax is computed in float32.
+            logits: `(B, K)`, any float dtype.
             classes: True classes, `(B,)`.
         """
         logits, classes = logits.to(self.device), classes.to(self.device)
-        confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
-        cells = classes * self.num_classes + predicted
+        cells = classes * self.num_classes + logits.argmax(dim=1)
         self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells, dtype=torch.int32))
-        self.confidence.index_add_(0, predicted, confidence.double())
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Return the counts by true and predicted class `(K, K)`, and summed confidences `(K,)`."""
-        return self.confusion, self.confidence
+    def compute(self) -> Tensor:
+        """Return the counts by true and predicted class, `(K, K)`."""
+        return self.confusion

@@ -1,4 +1,4 @@
-"""Confused classes, and the difference between confidence and accuracy per class."""
+"""Confused classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,36 +6,41 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from smmix_pl.plots.style import PANEL, new_panel, shorten
+from smmix_pl.plots.style import COLORS, SMALL, new_panel, paper_style, shorten
 
 ROWS = 15
-"""Number of classes or class pairs in a figure, the worst first."""
+"""Number of class pairs in a figure, the worst first."""
 
 
+@paper_style
 def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Figure:
-    """Plot the confusion matrix; readable for up to twenty classes.
+    """Plot the confusion matrix in percent of each true class; readable for up to twenty classes.
 
     Args:
         confusion: Counts by true and predicted class, `(K, K)`.
         names: Class names.
     """
-    figure = Figure(figsize=PANEL, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_panel((5.4, 4.6))
+    axes.grid(False)
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for (row, column), count in np.ndenumerate(confusion):
-        if count:
-            color = "white" if percent[row, column] > 60 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=color, size=8)
-    labels = [shorten(name, 14) for name in names]
-    rotation = 60 if max(map(len, labels)) > 3 else 0
-    axes.set_xticks(range(len(names)), labels, rotation=rotation, size=8, parse_math=False)
-    axes.set_yticks(range(len(names)), labels, size=8, parse_math=False)
+    drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    size = SMALL if len(names) <= 10 else 5
+    for row, column in zip(*np.nonzero(confusion), strict=True):
+        value = percent[row, column]
+        color, text = ("white" if value > 60 else "black"), f"{value:.0f}" if value >= 0.5 else "<1"
+        axes.text(column, row, text, ha="center", va="center", color=color, size=size)
+    labels = [shorten(name, 40) for name in names]
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 3 else {}
+    axes.set_xticks(range(len(names)), labels, parse_math=False, **turned)
+    axes.set_yticks(range(len(names)), labels, parse_math=False)
     axes.set(xlabel="Predicted class", ylabel="True class")
-    axes.set_title("Confusion matrix (counts; color: fraction of true class)")
+    axes.set_title("Confusion matrix (row-normalized)")
+    bar = figure.colorbar(drawn, label="Images of the true class (%)")
+    bar.ax.tick_params(labelsize=SMALL)
     return figure
 
 
+@paper_style
 def confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     """Plot the most frequent errors as pairs of true and predicted class.
 
@@ -46,49 +51,14 @@ def confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     errors = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     worst = np.argsort(errors, axis=None, kind="stable")[::-1][:ROWS]
     pairs = [divmod(int(cell), len(confusion)) for cell in worst if errors.flat[cell]]
-    figure, axes = new_panel()
+    figure, axes = new_panel((5.4, 3.6))
     percent = [100 * errors[pair] / confusion[pair[0]].sum() for pair in pairs]
-    axes.barh(range(len(pairs)), percent, color="tab:red", alpha=0.6)
-    labels = [f"{shorten(names[true], 18)} → {shorten(names[other], 18)}" for true, other in pairs]
-    axes.set_yticks(range(len(pairs)), labels, size=8, parse_math=False)
+    axes.barh(range(len(pairs)), percent, color=COLORS[1], alpha=0.7)
+    labels = [f"{shorten(names[true], 28)} → {shorten(names[other], 28)}" for true, other in pairs]
+    axes.set_yticks(range(len(pairs)), labels, parse_math=False)
     for row, pair in enumerate(pairs):
-        axes.text(percent[row], row, f" {errors[pair]}", va="center", size=8)
+        axes.text(percent[row], row, f" {errors[pair]}", va="center", size=SMALL)
     axes.invert_yaxis()
     axes.set(xlabel="Misclassified images of the true class (%), with counts")
     axes.set_title("Most confused pairs: true class → predicted class")
-    return figure
-
-
-def worst_calibrated(
-    names: Sequence[str] | np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
-) -> Figure:
-    """Plot the predicted classes with the largest gap between mean confidence and accuracy.
-
-    Args:
-        names: Class names.
-        confidence: Mean confidence of the predictions of each class, `(K,)`.
-        accuracy: Fraction of correct predictions, `(K,)`.
-    """
-    worst = np.argsort(-abs(confidence - accuracy), kind="stable")[:ROWS]
-    figure, axes = new_panel()
-    for row, index in enumerate(worst):
-        ends = 100 * confidence[index], 100 * accuracy[index]
-        axes.plot(ends, (row, row), color="tab:gray", linewidth=2, zorder=1)
-    rows = range(len(worst))
-    axes.scatter(
-        100 * confidence[worst], rows, color="tab:red", marker="s", label="Mean confidence"
-    )
-    axes.scatter(100 * accuracy[worst], rows, color="tab:blue", marker="o", label="Accuracy")
-    labels = [shorten(str(names[index]), 24) for index in worst]
-    axes.set_yticks(rows, labels, size=8, parse_math=False)
-    axes.invert_yaxis()
-    axes.set(xlabel="Images predicted as the class (%)", xlim=(-2, 102))
-    axes.set_title("Worst-calibrated classes", pad=24)
-    legend: dict[str, Any] = {
-        "loc": "lower center",
-        "bbox_to_anchor": (0.5, 1.0),
-        "ncols": 2,
-        "frameon": False,
-    }
-    axes.legend(fontsize="small", **legend)
     return figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from smmix_pl.plots.style import shorten
+from smmix_pl.plots.style import SMALL, paper_style, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COLUMNS = 4
 
 
+@paper_style
 def error_gallery(images: Sequence[Tensor], errors: Sequence[tuple[str, str, float]]) -> Figure:
     """Plot a grid of images, each titled with its true and its predicted class.
 
@@ -23,13 +24,13 @@ def error_gallery(images: Sequence[Tensor], errors: Sequence[tuple[str, str, flo
         errors: True class, predicted class, and confidence in the predicted class, in [0, 1].
     """
     rows = -(-len(images) // COLUMNS)
-    figure = Figure(figsize=(7.2, 1.95 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(5.4, 1.65 * rows + 0.6), layout="constrained")
     for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
         axes.set_axis_off()
     for axes, image, error in zip(figure.axes, images, errors, strict=False):
         true, predicted, confidence = error
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-        title = f"true: {shorten(true, 20)}\npredicted: {shorten(predicted, 14)} ({confidence:.0%})"
-        axes.set_title(title, size=8, parse_math=False)
-    figure.suptitle("Most confident errors", size=11)
+        title = f"true: {shorten(true, 22)}\npredicted: {shorten(predicted, 12)} ({confidence:.0%})"
+        axes.set_title(title, size=SMALL, weight="normal", parse_math=False)
+    figure.suptitle("Most confident errors")
     return figure

@@ -8,14 +8,33 @@ from typing import TYPE_CHECKING, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
-from smmix_pl.plots.style import shorten
+from smmix_pl.plots.style import COLORS, SMALL, paper_style, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Window = tuple[int, int, int]
 """Row, column, and side of a square window, in tokens."""
+COVERED, COPIED = COLORS[5], COLORS[1]
+"""Colors of the two windows: sky blue and vermilion."""
+ATTENTION = "Attention is relative to uniform (1)."
+WINDOWS = "Blue: least attended window of the target. Orange: most attended window of the source."
+UNIT = (0, 1, 1, 0)
+"""Extent of every image, so that windows can be drawn in fractions of it."""
+
+
+class MixedImage(NamedTuple):
+    """A mixed image with its labels.
+
+    Attributes:
+        image: `(3, H, W)` in [0, 1].
+        labels: Label of the target class and of the source class, in [0, 1].
+    """
+
+    image: Tensor
+    labels: tuple[float, float]
 
 
 class MixedExample(NamedTuple):
@@ -24,62 +43,78 @@ class MixedExample(NamedTuple):
     Attributes:
         target: Target image, `(3, H, W)` in [0, 1].
         source: Source image, `(3, H, W)` in [0, 1].
-        mixed: Mixed image, `(3, H, W)` in [0, 1].
         target_attention: Guide attention of the target image, `(G_h, G_w)`.
         source_attention: Guide attention of the source image, `(G_h, G_w)`.
-        covered: Window of the target image that is replaced.
-        copied: Window of the source image that is pasted.
         names: Class names of target and source.
-        lam: Mixing ratio: fraction of the target image, in [0, 1].
-        peers: The same pair mixed by other mixers, by column title.
+        mixed: The pair mixed by one mixer or several, by their names.
+        covered: Window of the target image that the first mixer replaced, if it chose one.
+        copied: Window of the source image that it pasted.
     """
 
     target: Tensor
     source: Tensor
-    mixed: Tensor
     target_attention: Tensor
     source_attention: Tensor
-    covered: Window
-    copied: Window
     names: tuple[str, str]
-    lam: float
-    peers: Mapping[str, Tensor] = {}
+    mixed: Mapping[str, MixedImage]
+    covered: Window | None = None
+    copied: Window | None = None
 
 
+@paper_style
 def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
-    """Plot one row per example: target and source with attention and window, then mixed images."""
-    columns = 3 + len(examples[0].peers)
-    figure = Figure(figsize=(2.4 * columns, 2.75 * len(examples)), layout="constrained")
+    """Plot one row per example: target and source, each with its attention, then mixed images."""
+    columns = 4 + len(examples[0].mixed)
+    figure = Figure(figsize=(1.36 * columns, 1.95 * len(examples) + 0.3), layout="constrained")
     grid = figure.subplots(len(examples), columns, squeeze=False)
-    for axes, example in zip(grid, examples, strict=True):
-        target, source = (shorten(name, 26) for name in example.names)
-        _draw_image(axes[0], example.target, f"Target\n{target}")
-        _draw_attention(axes[0], example.target_attention, example.target, example.covered, "cyan")
-        _draw_image(axes[1], example.source, f"Source\n{source}")
-        _draw_attention(axes[1], example.source_attention, example.source, example.copied, "red")
-        title = f"SMMix: {example.lam:.0%} {target}\n{1 - example.lam:.0%} {source}"
-        _draw_image(axes[2], example.mixed, title)
-        for peer_axes, (name, image) in zip(axes[3:], example.peers.items(), strict=True):
-            _draw_image(peer_axes, image, name)
-    caption = "Guide attention (brighter = higher). Blue: region replaced. Red: region pasted."
-    figure.suptitle(caption, size=9)
+    for row, example in zip(grid, examples, strict=True):
+        target, source = (shorten(name, 18) for name in example.names)
+        _draw_image(row[0], example.target, f"Target: {target}")
+        _draw_attention(row[1], example.target_attention)
+        _draw_image(row[2], example.source, f"Source: {source}")
+        _draw_attention(row[3], example.source_attention)
+        tokens = example.target_attention.shape
+        for axes in row[:2]:
+            _draw_window(axes, example.covered, tokens, COVERED)
+        for axes in row[2:4]:
+            _draw_window(axes, example.copied, tokens, COPIED)
+        for axes, (mixer, mixed) in zip(row[4:], example.mixed.items(), strict=True):
+            _draw_image(axes, mixed.image, mixer)
+            of_target, of_source = mixed.labels
+            label = f"{target}: {of_target:.0%}\n{source}: {of_source:.0%}"
+            axes.set_xlabel(label, size=SMALL, parse_math=False)
+    selected = any(example.covered for example in examples)
+    figure.suptitle(
+        f"{ATTENTION} {WINDOWS}" if selected else ATTENTION, size=SMALL, weight="normal"
+    )
     return figure
 
 
 def _draw_image(axes: Axes, image: Tensor, title: str) -> None:
-    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_title(title, size=9, parse_math=False)  # a class name may be $1$
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", extent=UNIT, aspect="auto")
+    axes.set_box_aspect(image.shape[1] / image.shape[2])
+    axes.set_title(title, size=SMALL, parse_math=False)  # a class name may be $1$
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _draw_attention(axes: Axes, attention: Tensor) -> None:
+    relative = attention / attention.mean()
+    drawn = axes.imshow(relative.numpy(), cmap="magma", extent=UNIT, aspect="auto")
+    axes.set_box_aspect(attention.shape[0] / attention.shape[1])
     axes.set_axis_off()
+    axes.set_title("Attention", size=SMALL)
+    below = axes.inset_axes((0, -0.1, 1, 0.05))
+    bar = axes.figure.colorbar(drawn, cax=below, orientation="horizontal")
+    bar.ax.tick_params(labelsize=5, length=2, pad=1)
+    bar.outline.set_visible(False)
 
 
-def _draw_attention(
-    axes: Axes, attention: Tensor, image: Tensor, window: Window, color: str
-) -> None:
-    height, width = image.shape[-2:]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(attention.numpy(), cmap="inferno", alpha=0.45, extent=extent)
+def _draw_window(axes: Axes, window: Window | None, tokens: Sequence[int], color: str) -> None:
+    if window is None:
+        return
     row, column, side = window
-    patch_h, patch_w = height / attention.shape[0], width / attention.shape[1]
-    corner = (column * patch_w - 0.5, row * patch_h - 0.5)
-    box = Rectangle(corner, side * patch_w, side * patch_h, fill=False, color=color, linewidth=2.5)
+    corner, size = (column / tokens[1], row / tokens[0]), (side / tokens[1], side / tokens[0])
+    box = Rectangle(corner, *size, fill=False, color=color, linewidth=1.6, clip_on=False)
+    box.set_path_effects([withStroke(linewidth=2.8, foreground="white")])
     axes.add_patch(box)

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 
 from smmix_pl.errors import InputError
 from smmix_pl.plots import accuracy_curves, reliability_curves
-from smmix_pl.reporting.metric_specs import metric_name, metric_value
+from smmix_pl.plots.style import add_note
+from smmix_pl.reporting.metric_specs import (
+    footnotes,
+    metric_name,
+    metric_spec,
+    metric_value,
+    shown_metrics,
+)
 from smmix_pl.reporting.published import Published, matching
 from smmix_pl.runs.results import Curve, read_results
 
@@ -34,13 +41,12 @@ def write_comparison(runs: Mapping[str, Results], output: Path) -> str:
     published = common_published(list(runs.values()))
     columns = as_columns(runs, published)
     output.mkdir(parents=True, exist_ok=True)
-    table = markdown(columns) + "".join(f"\n{line}" for line in notes(runs, published))
-    (output / "table.md").write_text(table)
+    lines = table(runs, columns)
+    text = markdown(lines) + "".join(f"\n- {note}\n" for note in notes(runs, published))
+    (output / "table.md").write_text(text)
     write_csv(output / "table.csv", columns)
-    for name, figure in figures(runs, published).items():
-        figure.savefig(output / f"{name}.png", dpi=100)
-        figure.savefig(output / f"{name}.svg")
-    return table
+    save_figures(figures({name: [run] for name, run in runs.items()}, published), output)
+    return text
 
 
 def read_runs(words: Sequence[str]) -> dict[str, Results]:
@@ -96,13 +102,34 @@ def comparable(runs: Mapping[str, Results], metric: str) -> bool:
     return all(PUBLISHED_OCCLUSION.items() <= protocol.items() for protocol in protocols)
 
 
-def markdown(columns: Columns) -> str:
-    """Return a table with one row per metric."""
-    lines = [["", *columns], ["---"] * (len(columns) + 1)]
-    for metric in _metrics(columns):
-        values = [_cell(metric, column.get(metric)) for column in columns.values()]
-        lines.append([metric_name(metric), *values])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def table(runs: Mapping[str, Results], columns: Columns) -> list[list[str]]:
+    """Return the cells of a table with one row per metric, the best run in bold (`**`)."""
+    unequal = different_protocols(runs)
+    lines = [["", *columns]]
+    for metric in shown_metrics(_metrics(columns)):
+        found = {name: column[metric] for name, column in columns.items() if metric in column}
+        measured = {name: value for name, value in found.items() if name in runs}
+        best = set() if metric in unequal else best_names(metric, measured)
+        cells = {name: metric_value(metric, value) for name, value in found.items()}
+        cells |= {name: f"**{cells[name]}**" for name in best}
+        lines.append([metric_name(metric), *(cells.get(name, "") for name in columns)])
+    return lines
+
+
+def best_names(metric: str, values: Mapping[str, float]) -> set[str]:
+    """Return the names with the best value, or none if no direction is better or all are equal."""
+    spec = metric_spec(metric)
+    if spec is None or not spec.better or len(set(values.values())) < 2:
+        return set()
+    best = max(values.values()) if spec.better == "higher" else min(values.values())
+    return {name for name, value in values.items() if value == best}
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, given its cells with the header first."""
+    header, *rows = lines
+    parts = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in parts)
 
 
 def write_csv(file: Path, columns: Columns) -> None:
@@ -123,16 +150,18 @@ def notes(runs: Mapping[str, Results], published: Sequence[Published]) -> list[s
         commit = about["git_commit"] or "unknown"
         changed = "+" if commit.endswith("+") else ""
         lines.append(
-            f"- {name}: {about['model']} ({about['mixer']}) on {about['data']} at {size}, "
-            f"seed {about['seed']}, commit {commit.rstrip('+')[:10]}{changed}\n"
+            f"{name}: {about['model']} ({about['mixer']}) on {about['data']} at {size}, "
+            f"seed {about['seed']}, {test_images(run)} test images, "
+            f"commit {commit.rstrip('+')[:10]}{changed}"
         )
     if len({(run["run"]["data"], tuple(run["run"]["image_size"])) for run in runs.values()}) > 1:
-        lines.append("- The runs were tested on different data or image sizes.\n")
+        lines.append("The runs were tested on different data or image sizes.")
     for metric in different_protocols(runs):
-        lines.append(f"- {metric_name(metric)}: not comparable, because the protocols differ.\n")
+        lines.append(f"{metric_name(metric)}: not comparable, because the protocols differ.")
+    lines.append("Bold: best of the runs.")
     if not published:
-        lines.append("- No published row has this data, backbone, and image size.\n")
-    return lines
+        lines.append("No published row has this data, backbone, and image size.")
+    return lines + footnotes(metric for run in runs.values() for metric in run["metrics"])
 
 
 def different_protocols(runs: Mapping[str, Results]) -> list[str]:
@@ -141,21 +170,55 @@ def different_protocols(runs: Mapping[str, Results]) -> list[str]:
     return [metric for metric in every if len(_protocols(runs, metric)) > 1]
 
 
-def figures(runs: Mapping[str, Results], published: Sequence[Published]) -> dict[str, Figure]:
-    """Return overlaid reliability and occlusion curves by name."""
+def figures(
+    methods: Mapping[str, Sequence[Results]], published: Sequence[Published] = ()
+) -> dict[str, Figure]:
+    """Return overlaid occlusion curves, and reliability curves of single runs, by name.
+
+    Args:
+        methods: Results of each seed by name.
+        published: Published rows whose occlusion curve is drawn.
+    """
+    runs = {f"{name} {i}": run for name, seeds in methods.items() for i, run in enumerate(seeds)}
     drawn = {}
-    for name in _shared(runs, "reliability"):
-        diagrams = {run: results["reliability"][name] for run, results in runs.items()}
-        scaled = " after temperature scaling" if "scaled" in name else ""
-        bins = len(next(iter(diagrams.values()))["total"])
-        drawn[name] = reliability_curves(diagrams, f"Calibration{scaled}, {bins} bins")
+    if len(runs) == len(methods):
+        for name in _shared(runs, "reliability"):
+            diagrams = {run: results["reliability"][name] for run, [results] in methods.items()}
+            scaled = " after temperature scaling" if "scaled" in name else ""
+            bins = len(next(iter(diagrams.values()))["total"])
+            drawn[name] = reliability_curves(diagrams, f"Reliability{scaled} ({bins} bins)")
     for name in _shared(runs, "curves"):
-        if name.startswith("occlusion"):
-            curves = {run: _curve(results, name) for run, results in runs.items()}
-            title = f"Robustness to occlusion, {metric_name(name)}"
+        curves = {method: [_curve(run, name) for run in seeds] for method, seeds in methods.items()}
+        same_points = all(curve.x == seeds[0].x for seeds in curves.values() for curve in seeds)
+        if name.startswith("occlusion") and same_points:
+            title = f"Robustness to occlusion\n{metric_name(name)}"
             references = _published_curves(runs, name, published)
             drawn[name] = accuracy_curves(curves, title, "Patches dropped (%)", references)
+    for figure in drawn.values():
+        add_note(figure, described(methods))
     return drawn
+
+
+def described(methods: Mapping[str, Sequence[Results]]) -> str:
+    """Return models, datasets, and numbers of test images and seeds, for a figure of them."""
+    runs = [run for seeds in methods.values() for run in seeds]
+    models = dict.fromkeys(f"{run['run']['model']} on {run['run']['data']}" for run in runs)
+    images = {test_images(run) for run in runs}
+    count = f", n = {images.pop()}" if len(images) == 1 else ""
+    several = len(runs) > len(methods)
+    return "; ".join(models) + count + ("; mean ± standard deviation over seeds" if several else "")
+
+
+def test_images(run: Results) -> int:
+    """Return the largest number of images that a metric of a run was measured on."""
+    return max((found["images"] for found in run["metrics"].values()), default=0)
+
+
+def save_figures(drawn: Mapping[str, Figure], output: Path) -> None:
+    """Write figures as PNG and SVG."""
+    for name, figure in drawn.items():
+        figure.savefig(output / f"{name}.png")
+        figure.savefig(output / f"{name}.svg")
 
 
 def _protocols(runs: Mapping[str, Results], metric: str) -> set[str]:
@@ -187,7 +250,3 @@ def _curve(results: Results, name: str) -> Curve:
 
 def _metrics(columns: Columns) -> list[str]:
     return list(dict.fromkeys(metric for column in columns.values() for metric in column))
-
-
-def _cell(metric: str, value: float | None) -> str:
-    return "" if value is None else metric_value(metric, value)

@@ -5,6 +5,7 @@ it. A key may hold placeholders: `occlusion_{ratio}` stands for `occlusion_25` a
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -244,10 +245,10 @@ METRICS = (
             "Mean ECE of each class's probability",
         ),
         ("mce", "MCE", "fraction", "lower", "Maximum calibration error over the bins"),
+        ("nll", "NLL", "nats", "lower", "Negative log-likelihood of the true class; the loss"),
     ),
     *_specs(
         "Calibration", VAL_AND_TEST, False,
-        ("nll", "NLL", "nats", "lower", "Negative log-likelihood of the true class"),
         ("brier", "Brier score", "", "lower", "Brier score, 0 to 2"),
     ),
     *_specs(
@@ -327,3 +328,19 @@ def _matched(key: str) -> tuple[MetricSpec | None, dict[str, str]]:
         if found:
             return spec, found.groupdict()
     return None, {}
+
+
+def shown_metrics(keys: Iterable[str]) -> list[str]:
+    """Return the metrics of a table: without the loss if it is there as NLL."""
+    found = list(dict.fromkeys(keys))
+    return [key for key in found if key != "loss" or "nll" not in found]
+
+
+def footnotes(keys: Iterable[str]) -> list[str]:
+    """Return what a reader of a table with these metrics has to know."""
+    if any(key.startswith("ece_openmixup") for key in keys):
+        return [
+            "ECE as OpenMixup prints it sorts the accuracies and the confidences of the bins "
+            "separately before it compares them. Compare it only with numbers printed by OpenMixup."
+        ]
+    return []

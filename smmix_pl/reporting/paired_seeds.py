@@ -10,8 +10,16 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from smmix_pl.errors import InputError
-from smmix_pl.reporting.comparison import Results, different_protocols, named_folders
-from smmix_pl.reporting.metric_specs import metric_name, metric_value
+from smmix_pl.reporting.comparison import (
+    Results,
+    best_names,
+    different_protocols,
+    figures,
+    markdown,
+    named_folders,
+    save_figures,
+)
+from smmix_pl.reporting.metric_specs import footnotes, metric_name, metric_value, shown_metrics
 from smmix_pl.runs.results import read_results
 
 Method = Mapping[int, Results]
@@ -73,11 +81,29 @@ def read_methods(words: Sequence[str]) -> dict[str, Method]:
         by_seed: dict[int, Results] = {}
         methods[name] = by_seed
         for run in _runs_in(folder) or [folder]:
-            results = read_results(run)
-            seed = results["run"]["seed"]
-            if seed in by_seed:
-                raise InputError(f"{run}: {name} has another run with seed {seed}. Remove one.")
-            by_seed[seed] = results
+            add_run(by_seed, read_results(run), name, run)
+    check_shared_seeds(methods)
+    return methods
+
+
+def add_run(by_seed: dict[int, Results], results: Results, name: str, run: Path) -> None:
+    """Add the results of a run of a method.
+
+    Raises:
+        InputError: The method has another run with the same seed.
+    """
+    seed = results["run"]["seed"]
+    if seed in by_seed:
+        raise InputError(f"{run}: {name} has another run with seed {seed}. Remove one.")
+    by_seed[seed] = results
+
+
+def check_shared_seeds(methods: Mapping[str, Method]) -> None:
+    """Check that every method can be paired with the first.
+
+    Raises:
+        InputError: A method has no seed in common with it.
+    """
     baseline = next(iter(methods))
     for name, method in methods.items():
         if not method.keys() & methods[baseline].keys():
@@ -85,11 +111,10 @@ def read_methods(words: Sequence[str]) -> dict[str, Method]:
                 f"{name}: has no seed in common with {baseline}, so differences cannot be paired. "
                 "Run both with the same seeds."
             )
-    return methods
 
 
 def write_paired_comparison(methods: Mapping[str, Method], output: Path) -> str:
-    """Write means and paired differences from the first method as Markdown and CSV.
+    """Write means and paired differences from the first method, and curves, into a folder.
 
     Args:
         methods: Methods by name, as of `read_methods`.
@@ -98,31 +123,54 @@ def write_paired_comparison(methods: Mapping[str, Method], output: Path) -> str:
     Returns:
         The table as Markdown, with notes.
     """
-    baseline, *others = methods
-    compared = {
-        metric: {name: _values(methods[name], metric) for name in methods}
-        for metric in _shared_metrics(methods)
-    }
-    lines = [["", baseline, *others], ["---"] * (len(methods) + 1)]
-    rows = [("metric", "method", "mean", "difference", "margin", "seeds")]
-    for metric, values in compared.items():
+    text = markdown(paired_table(methods))
+    text += "".join(f"\n- {note}\n" for note in paired_notes(methods))
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(text)
+    with (output / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(_csv_rows(methods))
+    by_method = {name: list(by_seed.values()) for name, by_seed in methods.items()}
+    save_figures(figures(by_method), output)
+    return text
+
+
+def paired_table(methods: Mapping[str, Method]) -> list[list[str]]:
+    """Return the cells of a table with one row per metric, the best mean in bold (`**`)."""
+    baseline = next(iter(methods))
+    unequal = different_protocols(_every_run(methods))
+    header = ["", *(f"{name} (n = {len(by_seed)})" for name, by_seed in methods.items())]
+    lines = [header]
+    for metric in shown_metrics(_shared_metrics(methods)):
+        values = {name: _values(by_seed, metric) for name, by_seed in methods.items()}
+        means = {name: statistics.mean(by_seed.values()) for name, by_seed in values.items()}
+        best = set() if metric in unequal else best_names(metric, means)
         cells = [metric_name(metric)]
         for name, by_seed in values.items():
-            mean = statistics.mean(by_seed.values())
-            difference = paired_difference(by_seed, values[baseline])
-            cells.append(metric_value(metric, mean))
+            cell = _mean_and_deviation(metric, list(by_seed.values()))
+            cell = f"**{cell}**" if name in best else cell
             if name != baseline:
-                cells[-1] += _described(metric, difference)
-            numbers = (difference.mean, difference.margin, difference.seeds)
-            rows.append((metric, name, mean, *numbers))  # type: ignore[arg-type]
+                cell += _described(metric, paired_difference(by_seed, values[baseline]))
+            cells.append(cell)
         lines.append(cells)
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    table += "".join(f"\n{line}" for line in _notes(methods))
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "table.md").write_text(table)
-    with (output / "table.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-    return table
+    return lines
+
+
+def _csv_rows(methods: Mapping[str, Method]) -> Iterator[tuple[object, ...]]:
+    baseline = next(iter(methods))
+    yield "metric", "method", "mean", "deviation", "runs", "difference", "margin", "seeds"
+    for metric in _shared_metrics(methods):
+        for name, method in methods.items():
+            by_seed = _values(method, metric)
+            found = list(by_seed.values())
+            deviation = statistics.stdev(found) if len(found) > 1 else math.nan
+            difference = paired_difference(by_seed, _values(methods[baseline], metric))
+            paired = (difference.mean, difference.margin, difference.seeds)
+            yield metric, name, statistics.mean(found), deviation, len(found), *paired
+
+
+def _mean_and_deviation(metric: str, values: list[float]) -> str:
+    mean = metric_value(metric, statistics.mean(values))
+    return f"{mean} ± {metric_value(metric, statistics.stdev(values))}" if len(values) > 1 else mean
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -152,16 +200,22 @@ def _signed(metric: str, value: float) -> str:
     return ("+" if value >= 0 else "") + metric_value(metric, value)
 
 
-def _notes(methods: Mapping[str, Method]) -> Iterator[str]:
+def paired_notes(methods: Mapping[str, Method]) -> Iterator[str]:
+    """Yield how to read the table, and which numbers cannot be compared."""
     baseline = next(iter(methods))
+    yield "Mean ± sample standard deviation over n seeds. Bold: best mean."
     yield (
-        f"- In parentheses: difference from {baseline} in absolute terms, paired by seed, with the "
-        "margin of its 95% interval (Student's t).\n"
+        f"In parentheses: difference from {baseline} in absolute terms, paired by seed, with the "
+        "margin of its 95% interval (Student's t)."
     )
-    yield "- \\*: the interval excludes zero. It is not corrected for the number of comparisons.\n"
+    yield "\\*: the interval excludes zero. It is not corrected for the number of comparisons."
     for name, by_seed in methods.items():
         shared = sorted(by_seed.keys() & methods[baseline].keys())
-        yield f"- {name}: {len(by_seed)} runs; paired by seeds {', '.join(map(str, shared))}\n"
-    every = {f"{name} {seed}": run for name, runs in methods.items() for seed, run in runs.items()}
-    for metric in different_protocols(every):
-        yield f"- {metric_name(metric)}: not comparable, because the protocols differ.\n"
+        yield f"{name}: {len(by_seed)} runs; paired by seeds {', '.join(map(str, shared))}"
+    for metric in different_protocols(_every_run(methods)):
+        yield f"{metric_name(metric)}: not comparable, because the protocols differ."
+    yield from footnotes(_shared_metrics(methods))
+
+
+def _every_run(methods: Mapping[str, Method]) -> dict[str, Results]:
+    return {f"{name} {seed}": run for name, runs in methods.items() for seed, run in runs.items()}

@@ -13,7 +13,7 @@ class Panel(NamedTuple):
 
 
 class PictureSpec(NamedTuple):
-    """A logged figure; in the run folder as `pictures/test_reliability.png` and so on."""
+    """A logged figure; in the run folder as `pictures/test_reliability.png`, for example."""
 
     key: str
     caption: str
@@ -28,8 +28,8 @@ PANELS = {
     ),
     "Mixing": Panel(
         "What does the mixer do, and where does the model look?",
-        "Pictures show the attention and the windows that SMMix selects by it, also for runs with "
-        "other mixers.",
+        "Pictures show what the run's own mixer makes of validation images, with the windows that "
+        "attention selected.",
     ),
     "Attention": Panel(
         "How concentrated is the guide attention?",
@@ -42,7 +42,7 @@ PANELS = {
     "Calibration": Panel(
         "Is it calibrated?",
         "ECE is the gap between confidence and accuracy; 0 is best. The diagram shows whether the "
-        "model is over- or underconfident. NLL and Brier score also fall as accuracy rises.",
+        "model is over- or underconfident. The Brier score also falls as accuracy rises.",
     ),
     "Robustness": Panel(
         "How does it handle occlusion?",
@@ -60,32 +60,63 @@ PANELS = {
 }
 
 PICTURES = (
-    PictureSpec("train/mixing", "What SMMix makes of images with this model's attention", "Mixing"),
-    PictureSpec("test/reliability", "Reliability diagram", "Calibration"),
     PictureSpec(
-        "test/worst_calibrated", "Classes with the largest calibration gap", "Calibration"
+        "val/mixing",
+        "Random validation images of different classes, the model's attention, and what the run's "
+        "mixer makes of each pair, with the resulting labels",
+        "Mixing",
     ),
-    PictureSpec("test/occlusion", "Accuracy under occlusion", "Robustness"),
-    PictureSpec("test/confusion", "Confusion matrix, or the most confused pairs", "Errors"),
-    PictureSpec("test/errors", "Most confident errors", "Errors"),
-    PictureSpec("test/reliability_10", "Reliability diagram with 10 bins", "Calibration", True),
     PictureSpec(
-        "test/reliability_scaled", "Reliability diagram after temperature scaling", "Calibration",
+        "test/reliability",
+        "Reliability diagram of the test images in 15 bins: accuracy by confidence, and the "
+        "fraction of images in each bin below",
+        "Calibration",
+    ),
+    PictureSpec(
+        "test/occlusion",
+        "Top-1 accuracy on test images with patches dropped at random",
+        "Robustness",
+    ),
+    PictureSpec(
+        "test/confusion",
+        "Confusion matrix of the test images in percent of each true class; with more than 20 "
+        "classes, the most confused pairs instead",
+        "Errors",
+    ),
+    PictureSpec(
+        "test/errors",
+        "Misclassified test images with the highest confidence in the wrong class",
+        "Errors",
+    ),
+    PictureSpec(
+        "test/reliability_10", "Reliability diagram of the test images in 10 bins", "Calibration",
         True,
+    ),
+    PictureSpec(
+        "test/reliability_scaled",
+        "Reliability diagram of the test images after temperature scaling", "Calibration", True,
     ),
     PictureSpec(
         "test/occlusion_batch",
-        "Accuracy under occlusion, with the same patches in all images of a batch",
-        "Robustness",
-        True,
+        "Top-1 accuracy on test images with the same patches dropped in all images of a batch",
+        "Robustness", True,
     ),
-    PictureSpec("test/shuffle", "Accuracy with shuffled tiles", "Robustness", True),
-    PictureSpec("test/fgsm", "Accuracy under FGSM", "Robustness", True),
-    PictureSpec("test/pgd", "Accuracy under PGD", "Robustness", True),
     PictureSpec(
-        "test/corruptions", "Accuracy under common corruptions, by severity", "Robustness", True
+        "test/shuffle", "Top-1 accuracy on test images cut into shuffled tiles", "Robustness", True
     ),
-    PictureSpec("test/outliers", "Confidence for test images and outliers", "Robustness", True),
+    PictureSpec(
+        "test/fgsm", "Top-1 accuracy on test images attacked by FGSM", "Robustness", True
+    ),
+    PictureSpec("test/pgd", "Top-1 accuracy on test images attacked by PGD", "Robustness", True),
+    PictureSpec(
+        "test/corruptions", "Top-1 accuracy under common corruptions by severity, 5 is strongest",
+        "Robustness", True,
+    ),
+    PictureSpec(
+        "test/outliers",
+        "Confidence of the model in test images and in outliers, which belong to no class",
+        "Robustness", True,
+    ),
 )  # fmt: skip
 
 TABLES = {

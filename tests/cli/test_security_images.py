@@ -24,7 +24,7 @@ from smmix_pl.cli.main import main
 from smmix_pl.data import Folder
 from smmix_pl.data.io.images import BadImage, open_image
 from smmix_pl.data.io.shard_writer import write
-from smmix_pl.plots.mixing_figure import MixedExample, mixing_figure
+from smmix_pl.plots.mixing_figure import MixedExample, MixedImage, mixing_figure
 
 SMALL = {"image_size": 16, "batch_size": 2, "num_workers": 0}
 
@@ -108,7 +108,8 @@ def test_names_of_files_and_classes_are_data(marker):
 def test_figures_show_class_names_literally(marker):
     image, attention = torch.zeros(3, 8, 8), torch.zeros(2, 2)
     for name in ("$\\frac$", "<script>alert('$1$')</script>"):
-        one = (image, image, image, attention, attention, (0, 0, 1), (0, 0, 1), (name, name), 0.5)
+        mixed = {"SMMix": MixedImage(image, (0.75, 0.25))}
+        one = (image, image, attention, attention, (name, name), mixed, (0, 0, 1), (0, 0, 1))
         mixing_figure([MixedExample(*one)]).savefig("mixing.svg")
         ElementTree.parse("mixing.svg")
         assert "<script" not in Path("mixing.svg").read_text()

@@ -1,5 +1,6 @@
 """The HTML report of real run folders."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ from helpers.programs import run_here
 from PIL import Image
 
 from smmix_pl.reporting.metric_specs import metric_spec
-from smmix_pl.reporting.panels import PANELS
+from smmix_pl.reporting.panels import PANELS, PICTURES
 
 SMALL = "{patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
 
@@ -71,8 +72,10 @@ def test_one_run_has_facts_curves_figures_and_metrics(runs):
     captions = {attributes["alt"] for tag, attributes in page.tags if tag == "img"}
     for key in ("train/loss", "val/top1", "val_weights/top1", "train/region_side", "time/guide"):
         assert any(metric_spec(key).meaning in caption for caption in captions), key
-    for figure in ("Reliability diagram", "Accuracy under occlusion", "attention"):
-        assert any(figure in caption for caption in captions), figure
+    for picture in PICTURES:
+        assert picture.suite or any(picture.caption in caption for caption in captions), picture
+    for panel in ("test/top1", "val/nll"):  # a single point, and the loss again
+        assert not any(metric_spec(panel).meaning + " on the test" in one for one in captions)
     for name in ("Training", "Mixing", "Validation", "Calibration", "System"):
         assert PANELS[name].question in page.text
     for metric in ("top-1", "ECE", "top-1, 50% occlusion", "accuracy"):
@@ -108,9 +111,31 @@ def test_several_runs_are_compared(runs):
     assert "Comparison: first, CutMix" in page.text
     assert "(SMMix) on Digits" in page.text
     assert "(CutMix) on Digits" in page.text
-    names = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
-    for key in ("train/loss", "train/region_side"):
-        assert names.count(metric_spec(key).meaning) == 1
+    captions = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+
+    def plots(key):
+        return sum(caption.startswith(metric_spec(key).meaning) for caption in captions)
+
+    assert plots("train/loss") == 0  # different sums
+    assert plots("train/loss_classification") == plots("train/region_side") == 1
+    assert page.text.count("NLL") == 3  # in the table and in the details of both
+    assert "b" in {tag for tag, _ in page.tags}
+
+
+def test_seeds_of_a_method_are_averaged(runs, tmp_path):
+    """The runs of two mixers stand for the seeds of one method."""
+    for method, seeds in {"first": ("0", "1"), "second": ("1", "0")}.items():
+        for version, seed in zip(("version_0", "version_1"), seeds, strict=True):
+            run = tmp_path / method / version
+            shutil.copytree(runs / "runs/digits" / version, run)
+            results = json.loads((run / "results.json").read_text())
+            results["run"]["seed"] = int(seed)
+            (run / "results.json").write_text(json.dumps(results))
+    page = report(tmp_path, "first", "second")
+    assert "first (n = 2)" in page.text
+    assert re.search(r"top-1\d+\.\d+% ± \d+\.\d+%\d+\.\d+% ± \d+\.\d+% \([+-]0\.00% ±", page.text)
+    captions = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert any("Mean over 2 seeds" in caption for caption in captions)
 
 
 def test_demo_draws_the_users_images(runs, tmp_path):
@@ -118,5 +143,5 @@ def test_demo_draws_the_users_images(runs, tmp_path):
     checkpoint = runs / "runs/digits/version_0/checkpoints/best.ckpt"
     run_here("demo", images, "--checkpoint", checkpoint, "--examples", "2", cwd=tmp_path)
     with Image.open(tmp_path / "mixing.png") as picture:
-        assert picture.size == (1440, 660)
+        assert picture.size == (1142, 504)
         assert len(set(picture.convert("L").getdata())) > 50

@@ -152,7 +152,7 @@ def test_every_figure_is_saved_as_png_and_svg(tested):
     folder = tested[0] / "pictures"
     names = {"reliability", "reliability_10", "reliability_scaled", "occlusion", "occlusion_batch"}
     names |= {"shuffle", "fgsm", "pgd", "corruptions", "outliers"}
-    names |= {"confusion", "worst_calibrated", "errors"}
+    names |= {"confusion", "errors"}
     for ending in ("png", "svg"):
         assert {path.name for path in folder.glob(f"*.{ending}")} == {
             f"test_{name}.{ending}" for name in names

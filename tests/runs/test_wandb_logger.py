@@ -85,7 +85,7 @@ def test_every_documented_key_is_logged_once_per_step(runs):
         expected = STEPS.get(key.split("/")[0], ([0, 1, 2, 3], [4, 5, 6, 7]))
         assert (first[key], second.get(key, [])) == expected, key
     for key in FIGURES:
-        assert (first[key], second[key]) == STEPS["val" if key == "train/mixing" else "test"], key
+        assert (first[key], second[key]) == STEPS["val" if key == "val/mixing" else "test"], key
     for key in TABLES:
         assert len(first[key]) == 1, key
 

@@ -69,9 +69,11 @@ class Attack(Evaluation):
 
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return the accuracy curve."""
-        curves = {type(self).__name__: result.curves[self.name]}
+        curves = {type(self).__name__: [result.curves[self.name]]}
         title = f"Robustness to {type(self).__name__}"
-        return {self.name: accuracy_curves(curves, title, "eps (pixel values of 255)")}
+        return {
+            self.name: accuracy_curves(curves, title, "Attack strength eps (pixel values of 255)")
+        }
 
 
 class FGSM(Attack):

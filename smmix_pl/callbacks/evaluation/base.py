@@ -168,11 +168,13 @@ class Evaluation(Callback, ABC):
         evaluations = finished_evaluations(trainer)
         if evaluations[:1] != [self] or not trainer.is_global_zero:
             return
-        figures: dict[str, Figure] = {}
+        figures: dict[str, tuple[Figure, int]] = {}
         for evaluation in evaluations:
-            figures |= evaluation.figures(cast(EvalResult, evaluation.result))
-        for name, figure in figures.items():
-            save_figure(trainer, f"test/{name}", figure)
+            result = cast(EvalResult, evaluation.result)
+            drawn = evaluation.figures(result).items()
+            figures |= {name: (figure, result.images) for name, figure in drawn}
+        for name, (figure, images) in figures.items():
+            save_figure(trainer, pl_module, f"test/{name}", figure, images)
 
     def _start_stage(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage in self.stages:

@@ -79,7 +79,7 @@ class Calibration(Evaluation):
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return the reliability diagram."""
         return {
-            name: reliability_diagram(**bins, title="Calibration")
+            name: reliability_diagram(**bins, title="Reliability")
             for name, bins in result.bins.items()
         }
 
@@ -125,7 +125,7 @@ class TemperatureScaling(Evaluation):
 
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return the reliability diagram after scaling."""
-        title = f"Calibration at temperature {result.scalars['temperature']:.2f}"
+        title = f"Reliability at temperature {result.scalars['temperature']:.2f}"
         return {
             name: reliability_diagram(**bins, title=title) for name, bins in result.bins.items()
         }

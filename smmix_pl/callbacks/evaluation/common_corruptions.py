@@ -91,5 +91,5 @@ class Corruptions(Evaluation):
         curves = [f"corruption_{name}" for name in self.names]
         rows = {metric_name(curve): result.curves[curve].y[1:] for curve in curves}
         mean = 100 * result.scalars["corruption_mean"]
-        title = f"Top-1 accuracy (%) under corruption, mean {mean:.1f}"
+        title = f"Accuracy under corruption (mean {mean:.1f}%)"
         return {"corruptions": accuracy_heatmap(rows, self.severities, title, "Severity")}

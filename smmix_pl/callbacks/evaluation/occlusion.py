@@ -145,11 +145,13 @@ class Occlusion(Evaluation):
 
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return all curves in one figure."""
-        curves: dict[str, Curve] = {drop: result.curves[self._name(drop)] for drop in self.drops}
+        curves: dict[str, list[Curve]] = {
+            drop: [result.curves[self._name(drop)]] for drop in self.drops
+        }
         x_label = f"Patches dropped (%), {self.patch} x {self.patch} pixels each"
         title = "Robustness to occlusion"
-        title += "" if self.fill == "zero" else f", filled with {self.fill}"
-        title += "" if self.pattern == "image" else ", the same patches in a batch"
+        title += "" if self.fill == "zero" else f"\nfilled with {self.fill}"
+        title += "" if self.pattern == "image" else "\nthe same patches in a batch"
         return {self._name("random"): accuracy_curves(curves, title, x_label)}
 
     def _orders(self, batch: EvalBatch) -> dict[Drop, Tensor]:

@@ -94,9 +94,9 @@ class OutlierDetection(Evaluation):
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return the histograms of test images and outliers."""
         auroc, fpr = (100 * result.scalars[name] for name in ("ood_auroc", "ood_fpr95"))
-        names = ("test images", result.protocol["outliers"])
+        names = ("Test images", f"Outliers: {result.protocol['outliers']}")
         title = f"Outlier detection: AUROC {auroc:.1f}%, FPR95 {fpr:.1f}%"
-        label = "Log odds of the largest softmax probability"
+        label = "Confidence (%, scale of log odds)"
         return {"outliers": score_histograms(*self.histogram, names, title, label)}
 
     def _logits(self, data: ImageData) -> Iterator[Tensor]:

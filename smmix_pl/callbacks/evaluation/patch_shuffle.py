@@ -70,5 +70,5 @@ class PatchShuffle(Evaluation):
         """Return the accuracy curve; it starts at the unshuffled image, a grid of 1 x 1."""
         curve = result.curves["shuffle"]
         from_one = Curve([1.0, *curve.x[1:]], curve.y)
-        label = "Tiles per side"
-        return {"shuffle": accuracy_curves({"": from_one}, "Robustness to shuffling", label)}
+        label = "Shuffled tiles per side"
+        return {"shuffle": accuracy_curves({"": [from_one]}, "Robustness to shuffling", label)}

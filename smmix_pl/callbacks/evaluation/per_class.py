@@ -1,7 +1,5 @@
-"""Confusion matrix and per-class calibration."""
+"""Confusion matrix and the accuracy of the worst class."""
 
-import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
@@ -11,19 +9,15 @@ from smmix_pl.errors import InputError
 from smmix_pl.metrics import ClassCounts
 from smmix_pl.metrics.class_counts import MAX_CLASSES
 from smmix_pl.module import SMMixModule
-from smmix_pl.plots.confusion import confused_pairs, confusion_matrix, worst_calibrated
+from smmix_pl.plots.confusion import confused_pairs, confusion_matrix
 from smmix_pl.runs.results import EvalResult
 
 MAX_MATRIX_CLASSES = 20
 """Largest readable confusion matrix; with more classes, the most confused pairs are drawn."""
-MIN_PREDICTIONS = 5
-"""Smallest number of predictions from which the calibration of a class is estimated."""
 
 
 class PerClassMetrics(Evaluation):
-    """Draws the confusion matrix and the worst-calibrated predicted classes.
-
-    With many classes, the most confused pairs are drawn instead of the matrix.
+    """Draws the confusion matrix, or the most confused pairs if there are many classes.
 
     Logged keys:
         `test/worst_class_top1`: Accuracy of the worst class, in [0, 1].
@@ -49,23 +43,14 @@ class PerClassMetrics(Evaluation):
 
     def compute(self, images: int) -> EvalResult:
         """Return the accuracy of the worst class that has images."""
-        self.confusion, self.confidence = (state.cpu() for state in self.counts.compute())
+        self.confusion = self.counts.compute().cpu()
         seen = self.confusion.sum(dim=1)
         recall = self.confusion.diagonal()[seen > 0] / seen[seen > 0]
         worst = float(recall.min()) if len(recall) else float("nan")
         return EvalResult({"of": "classes with images"}, images, {"worst_class_top1": worst})
 
     def figures(self, result: EvalResult) -> dict[str, Figure]:
-        """Return the confusions, and the calibration of each predicted class."""
+        """Return the confusion matrix, or the most confused pairs."""
         confusion = self.confusion.numpy()
         draw = confusion_matrix if len(confusion) <= MAX_MATRIX_CLASSES else confused_pairs
-        figures = {"confusion": draw(confusion, self.names)}
-        predictions = self.confusion.sum(dim=0)
-        frequent = torch.where(predictions >= MIN_PREDICTIONS)[0]
-        if len(frequent):
-            confidence = (self.confidence / predictions.clamp(min=1))[frequent].numpy()
-            correct = self.confusion.diagonal() / predictions.clamp(min=1)
-            names = np.array(self.names)[frequent.numpy()]
-            accuracy = correct[frequent].numpy()
-            figures["worst_calibrated"] = worst_calibrated(names, confidence, accuracy)
-        return figures
+        return {"confusion": draw(confusion, self.names)}

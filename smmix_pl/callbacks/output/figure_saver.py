@@ -2,13 +2,16 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from smmix_pl.data.trainer_datamodule import require_image_data
+from smmix_pl.module import SMMixModule
+from smmix_pl.plots.style import add_note
 from smmix_pl.runs.run_files import write_atomic
 
 
@@ -29,28 +32,49 @@ def current_step(trainer: Trainer) -> int:
     return max(0, trainer.global_step - fitting)
 
 
-def save_figure(trainer: Trainer, name: str, figure: Figure, photographs: bool = False) -> None:
+def mixer_name(model: SMMixModule) -> str:
+    """Return the name of the mixer that the model was trained with."""
+    name: str = model.provenance.get("mixer", type(model.mixer).__name__)
+    return name
+
+
+def save_figure(
+    trainer: Trainer,
+    model: LightningModule,
+    name: str,
+    figure: Figure,
+    images: int,
+    photographs: bool = False,
+) -> None:
     """Write a figure to the run's `pictures` folder as PNG and SVG, and log it to W&B.
 
-    Only rank 0 writes.
+    A line below the figure names model, mixer, dataset, and number of images. Only rank 0 writes.
 
     Args:
         trainer: Trainer of the run.
+        model: Model that the figure is about.
         name: Log key, such as `test/reliability`. In the file name, slashes become underscores.
         figure: Figure to save.
+        images: Number of images that it shows or was computed from.
         photographs: Log a JPEG to W&B, which is a tenth of the size and suits photographs. W&B
             keeps one image per call.
     """
     folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is None:
         return
+    model = cast(SMMixModule, model)
+    split, data = name.split("/")[0], type(require_image_data(trainer)).__name__
+    add_note(
+        figure,
+        f"{model.hparams['backbone']}, {mixer_name(model)}, {data} {split}, n = {images}",
+    )
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
-    _write(figure, path, dpi=100)
+    _write(figure, path)
     _write(figure, path.with_suffix(".svg"))
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if photographs and loggers:
         path = path.with_suffix(".jpg")
-        _write(figure, path, dpi=100, pil_kwargs={"quality": 85})
+        _write(figure, path, pil_kwargs={"quality": 85})
     for logger in loggers:
         logger.log_image(name, [str(path)], step=current_step(trainer))
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from smmix_pl.callbacks.evaluation.base import finished_evaluations
-from smmix_pl.callbacks.output.figure_saver import run_folder
+from smmix_pl.callbacks.output.figure_saver import mixer_name, run_folder
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult, as_json, write_results
@@ -82,7 +82,7 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
     return {
         "model": model.hparams["backbone"],
         "backbone_args": dict(model.hparams.get("backbone_args") or {}),
-        "mixer": model.provenance.get("mixer", type(model.mixer).__name__),
+        "mixer": mixer_name(model),
         "data": type(data).__name__,
         "image_size": list(data.image_size),
         "num_classes": model.num_classes,

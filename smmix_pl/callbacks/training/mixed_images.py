@@ -1,33 +1,53 @@
-"""Figures of how SMMix mixes images."""
+"""Figures of what the mixer of a run makes of images."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from smmix_pl.callbacks.output.figure_saver import run_folder, save_figure
+from smmix_pl.callbacks.output.figure_saver import mixer_name, run_folder, save_figure
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
+from smmix_pl.mixing import Mixed, Mixer, soft_labels
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
-from smmix_pl.mixing.smmix import target_fraction
 from smmix_pl.models import Backbone
 from smmix_pl.module import SMMixModule
-from smmix_pl.plots import MixedExample, mixing_figure
+from smmix_pl.plots import MixedExample, MixedImage, mixing_figure
+from smmix_pl.plots.mixing_figure import Window
+from smmix_pl.seeding import run_seed, seed_of
+
+DRAWS = 20
+"""Number of tries to draw a mixer's own branch rather than Mixup."""
+
+
+class Candidate(NamedTuple):
+    """Image that may be drawn.
+
+    Attributes:
+        priority: Random number. The highest one of a class wins.
+        image: Normalized image, `(3, H, W)`.
+    """
+
+    priority: float
+    image: Tensor
 
 
 class MixedImages(Callback):
-    """Draws how SMMix would mix the first validation images with the current model.
+    """Draws what the run's mixer makes of random validation images of different classes.
 
-    To request a figure at the next validation, create a file named `draw` in the run folder. A
-    figure of four rows at 224 pixels takes about 150 kB in W&B.
+    Of mixers that alternate with Mixup, their own branch is drawn. To request a figure at the next
+    validation, create a file named `draw` in the run folder. A figure of four rows at 224 pixels
+    takes about 150 kB in W&B.
 
     Args:
         every_n_epochs: Epochs between two figures. Epochs without validation draw none. The last
             epoch of `trainer.max_epochs` is drawn too, if it is validated.
-        examples: Number of rows. At most one validation batch is used.
+        examples: Number of rows, two images each. Fewer with few classes.
     """
 
     def __init__(self, every_n_epochs: int = 10, examples: int = 4) -> None:
@@ -35,81 +55,135 @@ class MixedImages(Callback):
         in_range("MixedImages.examples", examples, 1)
         self.every_n_epochs = every_n_epochs
         self.examples = examples
+        self._due = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reject strategies that shard the weights."""
         require_unsharded_weights(trainer, self)
 
-    def on_validation_batch_start(
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to collect images if a figure is due or requested."""
+        epoch = trainer.current_epoch + 1
+        scheduled = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        drawing = trainer.is_global_zero and not trainer.sanity_checking
+        self._due = drawing and (scheduled or _requested(trainer))
+        self._rng = np.random.default_rng(seed_of(run_seed(), trainer.current_epoch))
+        self._found: dict[int, Candidate] = {}
+
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
+        outputs: object,
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw and save a figure if one is due or requested."""
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        """Keep the images of highest priority, one per class."""
+        if not self._due:
             return
-        epoch = trainer.current_epoch + 1
-        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if not due and not _requested(trainer):
+        found = self._found
+        for image, label in zip(batch[0], batch[1].tolist(), strict=True):
+            priority = self._rng.random()
+            if label not in found or priority > found[label].priority:
+                found[label] = Candidate(priority, image)
+            if len(found) > 2 * self.examples:
+                del found[min(found, key=lambda kept: found[kept].priority)]
+        # copied, because a view of an image keeps its batch in memory
+        self._found = {k: kept._replace(image=kept.image.clone()) for k, kept in found.items()}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and save the figure, with the trained weights."""
+        if not self._due:
             return
-        images, classes = batch
-        rows = min(self.examples, len(images))
-        pairs = [*range(rows), *range(-rows, 0)]  # far apart, so usually of different classes
-        data = require_image_data(trainer)
-        names = [data.class_names[label] for label in classes[pairs].tolist()]
-        backbone = cast(SMMixModule, pl_module).backbone
-        side = max(1, min(backbone.grid) // 2)
-        examples = mixing_examples(backbone, images[pairs], names, side)
-        figure = mixing_figure([displayable(one, data.mean, data.std) for one in examples])
-        save_figure(trainer, "train/mixing", figure, photographs=True)
+        model, data = cast(SMMixModule, pl_module), require_image_data(trainer)
+        classes = sorted(self._found, key=lambda label: self._found[label].priority)
+        examples = []
+        for target, source in zip(classes[::2], classes[1::2], strict=False):
+            pair = torch.stack([self._found[label].image for label in (target, source)])
+            labels = soft_labels(torch.tensor([target, source]), model.num_classes).to(pair.device)
+            mixed = _mix_in_own_branch(model.mixer, pair, labels, model.backbone, self._rng)
+            names = (data.class_names[target], data.class_names[source])
+            drawn = {mixer_name(model): (mixed, (target, source))}
+            examples.append(mixing_example(model.backbone, pair, names, drawn, data.mean, data.std))
+        if examples:
+            figure, shown = mixing_figure(examples), 2 * len(examples)
+            save_figure(trainer, model, "val/mixing", figure, shown, photographs=True)
+        self._found = {}
 
 
-def mixing_examples(
-    backbone: Backbone, images: Tensor, names: Sequence[str], side: int
-) -> list[MixedExample]:
-    """Mix the first half of a batch with the second half by max-min regions.
+def mixing_example(
+    backbone: Backbone,
+    pair: Tensor,
+    names: tuple[str, str],
+    mixed: Mapping[str, tuple[Mixed, tuple[int, int]]],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> MixedExample:
+    """Collect what the figure shows of one pair.
 
     Args:
         backbone: Model that provides the attention.
-        images: Normalized images `(2n, 3, H, W)`. Image i is mixed with image 2n - 1 - i.
-        names: Class name of each image.
-        side: Region side in tokens.
-
-    Returns:
-        n examples on the CPU, with images still normalized.
+        pair: Normalized target and source, `(2, 3, H, W)`.
+        names: Class names of target and source.
+        mixed: The mixed pair, and the class indices of target and source in its labels, by mixer.
+        mean: Mean of the normalization.
+        std: Standard deviation of the normalization.
     """
-    attention = backbone.guide(images).attention
-    covered, copied = least_attended(attention, side), most_attended(attention.flip(0), side)
-    mixed = paste(images, images.flip(0), covered, copied, side, backbone.grid)
-    lam = target_fraction(side, backbone.grid)
-    return [
-        MixedExample(
-            target=images[i].cpu(),
-            source=images[-1 - i].cpu(),
-            mixed=mixed[i].cpu(),
-            target_attention=attention[i].cpu(),
-            source_attention=attention[-1 - i].cpu(),
-            covered=(*covered[i].tolist(), side),
-            copied=(*copied[i].tolist(), side),
-            names=(names[i], names[-1 - i]),
-            lam=float(lam),
-        )
-        for i in range(len(images) // 2)
-    ]
+    attention = backbone.guide(pair).attention
+    first, _ = next(iter(mixed.values()))
+    covered, copied = _windows(first, pair, attention)
 
+    def displayed(image: Tensor) -> Tensor:
+        return denormalize(image.float().cpu(), mean, std)
 
-def displayable(
-    example: MixedExample, mean: tuple[float, ...], std: tuple[float, ...]
-) -> MixedExample:
-    """Return an example with images in [0, 1]."""
-    target, source, mixed = (
-        denormalize(image, mean, std) for image in (example.target, example.source, example.mixed)
+    results = {}
+    for mixer, (found, classes) in mixed.items():
+        target, source = _final_labels(backbone, found)[0, list(classes)].tolist()
+        results[mixer] = MixedImage(displayed(found.images[0]), (target, source))
+    return MixedExample(
+        target=displayed(pair[0]),
+        source=displayed(pair[1]),
+        target_attention=attention[0].cpu(),
+        source_attention=attention[1].cpu(),
+        names=names,
+        mixed=results,
+        covered=covered,
+        copied=copied,
     )
-    peers = {name: denormalize(image, mean, std) for name, image in example.peers.items()}
-    return example._replace(target=target, source=source, mixed=mixed, peers=peers)
+
+
+def _windows(mixed: Mixed, pair: Tensor, attention: Tensor) -> tuple[Window | None, Window | None]:
+    """Return the windows that attention selects, if they make the mixed image."""
+    side = int(mixed.notes.get("region_side", 0))
+    if not side:
+        return None, None
+    to, origin = least_attended(attention[:1], side), most_attended(attention[1:], side)
+    grid = (attention.shape[1], attention.shape[2])
+    if not torch.equal(paste(pair[:1], pair[1:], to, origin, side, grid), mixed.images[:1]):
+        return None, None  # the regions were random
+    (row, column), (from_row, from_column) = to[0].tolist(), origin[0].tolist()
+    return (row, column, side), (from_row, from_column, side)
+
+
+@torch.no_grad()
+def _final_labels(backbone: Backbone, mixed: Mixed) -> Tensor:
+    """Return the labels that the loss uses, also of mixers that compute them from attention."""
+    if mixed.attentive_labels is None:
+        return mixed.labels
+    logits, _, attention = backbone.features(mixed.images, with_attention=True)
+    assert attention is not None
+    return mixed.attentive_labels(attention, logits.float())
+
+
+def _mix_in_own_branch(
+    mixer: Mixer, pair: Tensor, labels: Tensor, backbone: Backbone, rng: np.random.Generator
+) -> Mixed:
+    for _ in range(DRAWS):
+        mixed = mixer(pair, labels, backbone, rng)
+        if mixed.notes.get("branch", 1):
+            break
+    return mixed
 
 
 def _requested(trainer: Trainer) -> bool:

@@ -1,0 +1,89 @@
+"""The HTML report in a real browser: headless Chromium."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from helpers.programs import run_here
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+PHONE = 390
+"""Width of a phone in CSS pixels."""
+PROBE = """
+<iframe id="page" style="border: 0; width: {width}px; height: 800px" srcdoc="{page}"></iframe>
+<pre id="found"></pre>
+<script>
+window.onload = () => {{
+  const inside = document.getElementById("page").contentDocument;
+  const body = getComputedStyle(inside.body);
+  inside.querySelectorAll("details").forEach(one => one.open = true);
+  const images = [...inside.images];
+  document.getElementById("found").textContent = JSON.stringify({{
+    width: inside.documentElement.clientWidth,
+    content: inside.documentElement.scrollWidth,
+    images: images.length,
+    broken: images.filter(one => !one.naturalWidth).length,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    text: body.color, background: body.backgroundColor}});
+}};
+</script>
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return the report of a short digits run."""
+    folder = tmp_path_factory.mktemp("browser")
+    run_here(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
+        *("--trainer.limit_train_batches=12", "--trainer.check_val_every_n_epoch=1"),
+        cwd=folder,
+    )
+    run_here("report", "runs/digits/version_0", cwd=folder)
+    return folder / "report.html"
+
+
+def opened(page, folder, width, *flags):
+    """Return what the page is like in a frame of a given width, and the messages of the console."""
+    probe = folder / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=html.escape(page.read_text(), quote=True)))
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
+        *(f"--user-data-dir={folder / 'profile'}", *flags, "--dump-dom", probe.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r'<pre id="found">(.+?)</pre>', done.stdout)
+    assert found, done.stderr[-2000:]
+    return json.loads(html.unescape(found[1])), re.findall(r".*CONSOLE.*", done.stderr)
+
+
+def luminance(color):
+    """Return the relative luminance of a CSS color such as `rgb(28, 39, 51)`, by WCAG 2."""
+    parts = [int(value) / 255 for value in re.findall(r"\d+", color)[:3]]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("width", [PHONE, 1200])
+def test_the_report_fits_the_screen_and_shows_every_picture(page, tmp_path, width):
+    found, messages = opened(page, tmp_path, width)
+    assert messages == []
+    assert found["images"] > 10
+    assert found["broken"] == 0
+    assert found["content"] <= found["width"] <= width
+
+
+def test_the_report_is_readable_in_dark_mode(page, tmp_path):
+    found, _ = opened(page, tmp_path, PHONE, "--force-dark-mode")
+    assert found["dark"]
+    light, dark = sorted((luminance(found["background"]), luminance(found["text"])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) > 7
