@@ -57,7 +57,7 @@ from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.process_state import unchanged_process
 from smmix_pl.runs.start_run import start_run, tested_run
-from smmix_pl.runs.wandb_logger import WandbLogger
+from smmix_pl.runs.wandb_logger import WandbLogger, finished_run
 from smmix_pl.seeding import run_seed
 
 SECTIONS: dict[str, Callable[..., Any]] = {
@@ -103,7 +103,9 @@ def run(words: Sequence[str]) -> None:
             """Return the command and the arguments that are not options."""
             return {command: SMMixCLI.subcommands()[command]}
 
-    with unchanged_process(), quiet_libraries():
+    with unchanged_process(), quiet_libraries(), finished_run():
+        if command != "fit":  # an evaluation saves no checkpoints
+            warnings.filterwarnings("ignore", "The dirpath has changed")
         CommandCLI(
             parser_kwargs={command: {"default_config_files": default_configs()}},
             save_config_callback=SaveRunConfig,

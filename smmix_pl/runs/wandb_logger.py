@@ -3,8 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from textwrap import shorten
@@ -51,16 +51,17 @@ class WandbLogger(loggers.WandbLogger):
         mode: Literal["auto", "online", "offline"] = "auto",
         **kwargs: Any,
     ) -> None:
+        mode = os.environ.get("WANDB_MODE") or mode  # type: ignore[assignment]
         if mode == "auto":
             mode = "online" if _logged_in() else "offline"
-        mode = os.environ.get("WANDB_MODE") or mode  # type: ignore[assignment]
         one_of("WANDB_MODE", mode, MODES)
         os.makedirs(save_dir, exist_ok=True)
         # by default W&B writes to the disk every 15 seconds, which a killed run would lose
         offline = mode == "offline"  # there is no page to announce; warnings are still printed
         settings = wandb.Settings(x_transaction_log_flush_interval=1.0, quiet=offline)
-        kwargs.setdefault("settings", settings)
+        kwargs["settings"] = kwargs.get("settings") or settings
         if offline:
+            wandb.setup()  # would undo the next line if it came later
             wandb.termsetup(wandb.Settings(show_info=False), None)
         # with offline=True, Lightning would change WANDB_MODE, which W&B warns of
         super().__init__(project=project, name=name, save_dir=save_dir, mode=mode, **kwargs)
@@ -144,6 +145,24 @@ class WandbLogger(loggers.WandbLogger):
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:6]
+
+
+@contextmanager
+def finished_run() -> Iterator[None]:
+    """Finish the W&B run that is started inside, so that a later one in this process is another.
+
+    W&B finishes it at the exit of the process as well, but announces offline runs there.
+    """
+    earlier, status = wandb.run, 1
+    try:
+        yield
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+        raise
+    finally:
+        if wandb.run is not None and wandb.run is not earlier:
+            wandb.run.finish(exit_code=status)
 
 
 def _logged_in() -> bool:
