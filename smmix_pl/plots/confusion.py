@@ -1,10 +1,10 @@
 """Confused classes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from smmix_pl.plots.style import COLORS, SMALL, new_panel, paper_style, shorten
 
@@ -20,18 +20,17 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Figure:
         confusion: Counts by true and predicted class, `(K, K)`.
         names: Class names.
     """
-    figure, axes = new_panel((5.4, 4.6))
+    figure, axes = new_panel((5.4, 4.6) if len(names) <= 10 else (7.2, 6.2))
     axes.grid(False)
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    size = SMALL if len(names) <= 10 else 5
     for row, column in zip(*np.nonzero(confusion), strict=True):
         value = percent[row, column]
         color, text = ("white" if value > 60 else "black"), f"{value:.0f}" if value >= 0.5 else "<1"
-        axes.text(column, row, text, ha="center", va="center", color=color, size=size)
+        axes.text(column, row, text, ha="center", va="center", color=color, size=SMALL)
     labels = [shorten(name, 40) for name in names]
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 3 else {}
-    axes.set_xticks(range(len(names)), labels, parse_math=False, **turned)
+    rotation = 90 if max(map(len, labels)) > 3 else 0
+    axes.set_xticks(range(len(names)), labels, rotation=rotation, parse_math=False)
     axes.set_yticks(range(len(names)), labels, parse_math=False)
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.set_title("Confusion matrix (row-normalized)")
@@ -52,13 +51,14 @@ def confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     worst = np.argsort(errors, axis=None, kind="stable")[::-1][:ROWS]
     pairs = [divmod(int(cell), len(confusion)) for cell in worst if errors.flat[cell]]
     figure, axes = new_panel((5.4, 3.6))
-    percent = [100 * errors[pair] / confusion[pair[0]].sum() for pair in pairs]
-    axes.barh(range(len(pairs)), percent, color=COLORS[1], alpha=0.7)
+    axes.barh(range(len(pairs)), [errors[pair] for pair in pairs], color=COLORS[1], alpha=0.7)
     labels = [f"{shorten(names[true], 28)} → {shorten(names[other], 28)}" for true, other in pairs]
     axes.set_yticks(range(len(pairs)), labels, parse_math=False)
     for row, pair in enumerate(pairs):
-        axes.text(percent[row], row, f" {errors[pair]}", va="center", size=SMALL)
+        fraction = errors[pair] / confusion[pair[0]].sum()
+        axes.text(errors[pair], row, f" {fraction:.0%}", va="center", size=SMALL)
     axes.invert_yaxis()
-    axes.set(xlabel="Misclassified images of the true class (%), with counts")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="Misclassified images, and their fraction of the true class")
     axes.set_title("Most confused pairs: true class → predicted class")
     return figure

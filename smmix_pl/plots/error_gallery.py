@@ -30,7 +30,7 @@ def error_gallery(images: Sequence[Tensor], errors: Sequence[tuple[str, str, flo
     for axes, image, error in zip(figure.axes, images, errors, strict=False):
         true, predicted, confidence = error
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-        title = f"true: {shorten(true, 22)}\npredicted: {shorten(predicted, 12)} ({confidence:.0%})"
+        title = f"{shorten(true, 22)}\n→ {shorten(predicted, 14)} ({confidence:.0%})"
         axes.set_title(title, size=SMALL, weight="normal", parse_math=False)
-    figure.suptitle("Most confident errors")
+    figure.suptitle("Most confident errors: true class → predicted class (confidence)")
     return figure

@@ -68,7 +68,7 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
     figure = Figure(figsize=(1.36 * columns, 1.95 * len(examples) + 0.3), layout="constrained")
     grid = figure.subplots(len(examples), columns, squeeze=False)
     for row, example in zip(grid, examples, strict=True):
-        target, source = (shorten(name, 18) for name in example.names)
+        target, source = (shorten(name, 16) for name in example.names)
         _draw_image(row[0], example.target, f"Target: {target}")
         _draw_attention(row[1], example.target_attention)
         _draw_image(row[2], example.source, f"Source: {source}")
@@ -93,7 +93,7 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
 def _draw_image(axes: Axes, image: Tensor, title: str) -> None:
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", extent=UNIT, aspect="auto")
     axes.set_box_aspect(image.shape[1] / image.shape[2])
-    axes.set_title(title, size=SMALL, parse_math=False)  # a class name may be $1$
+    axes.set_title(title, size=SMALL, weight="normal", parse_math=False)  # a class name may be $1$
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -103,7 +103,7 @@ def _draw_attention(axes: Axes, attention: Tensor) -> None:
     drawn = axes.imshow(relative.numpy(), cmap="magma", extent=UNIT, aspect="auto")
     axes.set_box_aspect(attention.shape[0] / attention.shape[1])
     axes.set_axis_off()
-    axes.set_title("Attention", size=SMALL)
+    axes.set_title("Attention", size=SMALL, weight="normal")
     below = axes.inset_axes((0, -0.1, 1, 0.05))
     bar = axes.figure.colorbar(drawn, cax=below, orientation="horizontal")
     bar.ax.tick_params(labelsize=5, length=2, pad=1)

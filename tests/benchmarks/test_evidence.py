@@ -1,5 +1,6 @@
 """The methods that benchmarks/evidence.py compares, as options of the real command line."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,27 @@ def test_options_of_a_method_are_valid(method, capsys):
         main(["fit", "--config", "digits.yaml", *words, "--print_config"])
     assert status.value.code in (0, None)
     assert "class_path: smmix_pl." in capsys.readouterr().out
+
+
+def test_a_figure_is_drawn_from_the_table():
+    """Methods are sorted by accuracy, and a row without deviation has no error bar."""
+    evidence = runpy.run_path(str(ROOT / "benchmarks/evidence.py"))
+    columns = evidence["MEASURES"]
+    measured = {
+        method: [dict.fromkeys(columns, top1 + seed) for seed in seeds]
+        for method, top1, seeds in (
+            ("none", 50, (0, 2)),
+            ("SMMix", 60, (0,)),
+            ("CutMix", 70, (0, 1)),
+        )
+    }
+    rows = evidence["read_table"](evidence["table"](measured))
+    assert rows["none"] == dict.fromkeys(columns.values(), (51.0, 1.41))
+    assert rows["SMMix"]["top-1"] == (60.0, 0.0)
+    left, right = evidence["figure"](rows, "note").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["CutMix", "SMMix", "none"]
+    for axes in (left, right):
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [51.0]
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ TOOLS = {
     "report on what is no run": Case("report gone", ("gone", "metrics.csv", "results.json")),
     "report on a run twice": Case("report . .", (".", "NAME=."), results()),
     "demo of a missing folder": Case("demo gone --checkpoint good.ckpt", ("IMAGES", "gone")),
+    "demo without a model": Case("demo images/train/ant", ("--checkpoint", "--backbone")),
     "demo with a missing checkpoint": Case("demo images --checkpoint gone.ckpt", ("gone.ckpt",)),
     "demo with a region as large as the grid": Case(
         "demo images/train/ant --checkpoint good.ckpt --side 9", ("--side", "9")
