@@ -93,16 +93,9 @@ def run(words: Sequence[str]) -> None:
     restrict_imports()
     command = words[0]
 
-    class CommandCLI(SMMixCLI):
-        """Parses only the command that was typed, because each adds a parser of all options."""
-
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            """Return the command and the arguments that are not options."""
-            return {command: SMMixCLI.subcommands()[command]}
-
     with unchanged_process():
         CommandCLI(
+            command,
             parser_kwargs={command: {"default_config_files": default_configs()}},
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
@@ -316,6 +309,18 @@ class SMMixCLI(ConfigPrecedenceCLI):
                     [str(change) for change in changes],
                     trained.get("seed", run_seed()),
                 )
+
+
+class CommandCLI(SMMixCLI):
+    """Parses only the command that was typed, because each adds a parser of all options."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        self._command = command
+        super().__init__(**options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command and the arguments that are not options."""
+        return {self._command: SMMixCLI.subcommands()[self._command]}
 
 
 def cli_options() -> dict[str, Any]:
