@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from timm.models import get_pretrained_cfg
 
 from smmix_pl.callbacks import (  # importing all lets configs name them without their module
     Evaluation,
@@ -32,6 +31,7 @@ from smmix_pl.cli.input_errors import (
     parser_error,
     plain,
 )
+from smmix_pl.cli.normalization import normalize_as_pretrained
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.quiet_libraries import quiet_libraries
@@ -95,18 +95,11 @@ def run(words: Sequence[str]) -> None:
     restrict_imports()
     command = words[0]
 
-    class CommandCLI(SMMixCLI):
-        """Parses only the command that was typed, because each adds a parser of all options."""
-
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            """Return the command and the arguments that are not options."""
-            return {command: SMMixCLI.subcommands()[command]}
-
     with unchanged_process(), quiet_libraries(), finished_run():
         if command != "fit":  # an evaluation saves no checkpoints
             warnings.filterwarnings("ignore", "The dirpath has changed")
         CommandCLI(
+            command,
             parser_kwargs={command: {"default_config_files": default_configs()}},
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
@@ -316,6 +309,18 @@ class SMMixCLI(ConfigPrecedenceCLI):
                 )
 
 
+class CommandCLI(SMMixCLI):
+    """Parses only the command that was typed, because each adds a parser of all options."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        self._command = command
+        super().__init__(**options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command and the arguments that are not options."""
+        return {self._command: SMMixCLI.subcommands()[self._command]}
+
+
 def cli_options() -> dict[str, Any]:
     """Return the arguments that every SMMixCLI is made with."""
     return {
@@ -327,17 +332,6 @@ def cli_options() -> dict[str, Any]:
         "seed_everything_default": 0,
         "auto_configure_optimizers": False,
     }
-
-
-def normalize_as_pretrained(settings: Namespace) -> None:
-    """Fill in the mean and deviation that pretrained weights expect, where they are null."""
-    weights = get_pretrained_cfg(settings.model.backbone) if settings.model.pretrained else None
-    if weights is None:
-        return
-    data = settings.data.init_args
-    for name in ("mean", "std"):
-        if data.get(name) is None:
-            data[name] = getattr(weights, name)
 
 
 def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
