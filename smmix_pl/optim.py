@@ -16,18 +16,8 @@ from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 
 GROUP_SETTINGS = (
-    *(
-        "initial_lr",
-        "lr_scale",
-        "weight_decay",
-        "betas",
-        "eps",
-        "amsgrad",
-        "maximize",
-        "foreach",
-        "fused",
-    ),
-    *("capturable", "differentiable"),
+    *("initial_lr", "weight_decay", "betas", "eps", "amsgrad", "maximize", "foreach", "fused"),
+    *("capturable", "differentiable", "lr_scale"),
 )
 """Settings of a parameter group that come from the config on resume; `lr` follows the schedule."""
 MAX_LR = 1e6
