@@ -32,7 +32,7 @@ MIXERS += [
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
 ]
-UNSUITABLE = (callbacks.Evaluation, callbacks.ThrottledProgressBar)
+UNSUITABLE = (callbacks.Evaluation, callbacks.ProgressLines, callbacks.ThrottledProgressBar)
 DATASET_SPECIFIC = (callbacks.CorruptionError, callbacks.OutlierPrecision)
 CALLBACKS = [
     made

@@ -139,7 +139,8 @@ def mixing_example(
 
     results = {}
     for mixer, (found, classes) in mixed.items():
-        target, source = _final_labels(backbone, found)[0, list(classes)].tolist()
+        labels = _final_labels(backbone, found)[0].tolist()
+        target, source = (labels[label] for label in classes)
         results[mixer] = MixedImage(displayed(found.images[0]), (target, source))
     return MixedExample(
         target=displayed(pair[0]),
