@@ -24,7 +24,7 @@
 #                  pip download --only-binary=:all: --python-version 3.12 \
 #                    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 #                    --platform manylinux2014_x86_64 -d carry/wheels \
-#                    'jsonargparse[signatures]' wandb pydantic hypothesis pytest-timeout
+#                    'jsonargparse[signatures]' wandb pydantic simplejpeg hypothesis pytest-timeout
 #                A first run with --smoke on the machine names what else is missing.
 #   reference/   clone of github.com/ChenMnZ/SMMix, whose training step is timed in turn with ours
 #   photos/      JPEG photographs of ImageNet size, in any folders; 50 to a few hundred
