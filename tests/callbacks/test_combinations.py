@@ -17,8 +17,8 @@ COMBINATIONS = [
     ("ddp_spawn", "bf16-mixed"),
     ("ddp_fork", "64-true"),
 ]
-BUILT_IN = {"Evaluation", "NonFiniteGuard", "Preemption"}
-"""A base class, and what every run has."""
+BUILT_IN = {"Evaluation", "NonFiniteGuard", "Preemption", "ProgressLines"}
+"""A base class, and what every run has, or has unless it names another progress bar."""
 OF_OTHER_DATA = {"CorruptionError", "OutlierPrecision"}
 OF_LIGHTNING = [
     {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}},
