@@ -151,6 +151,12 @@ class SMMixModule(LightningModule):
         self.test_accuracy = accuracy.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
+    @property
+    def global_batch(self) -> int:
+        """Images per optimizer step, over all devices and accumulated batches."""
+        trainer = self.trainer
+        return self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits `(B, K)` of images `(B, C, H, W)`, for evaluation.
 
@@ -266,13 +272,11 @@ class SMMixModule(LightningModule):
                 f"trainer.max_steps={trainer.max_steps} and {trainer.num_training_batches} batches "
                 "per epoch. Raise one of them."
             )
-        accumulate = trainer.accumulate_grad_batches
-        global_batch = self.batch_size * trainer.world_size * accumulate
-        lr = self.optim.effective_lr(global_batch)
-        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
+        lr = self.optim.effective_lr(self.global_batch)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         warn_of_schedule(self.optim, lr, int(total_steps), steps_per_epoch)
         for logger in self.loggers:
-            logger.log_hyperparams({"effective_lr": lr, "global_batch": global_batch})
+            logger.log_hyperparams({"effective_lr": lr, "global_batch": self.global_batch})
         # Lightning clips gradients, and unscales them under fp16, between backward and step. Fused
         # kernels do not support that.
         fused = not trainer.gradient_clip_val and trainer.scaler is None

@@ -35,8 +35,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_subclass_arguments(ImageData, "data", help="The dataset.", required=False)
     for section in ("model", "trainer"):  # a recipe sets them
         parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
-    for folder in (Path(word).parent.parent for word in words if word.endswith(".ckpt")):
-        parser.set_defaults({"data": read_config(folder).get("data")})
+    for file in filter(Path.is_file, map(Path, words)):  # an output does not exist yet
+        if file.suffix == ".ckpt":
+            parser.set_defaults({"data": read_config(file.parent.parent).get("data")})
     options = parser.parse_args(resolve_configs(list(words)))
     if options.data is None:
         raise InputError(

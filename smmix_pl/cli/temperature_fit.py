@@ -6,49 +6,44 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation
 from smmix_pl.cli.quiet_libraries import quiet_libraries
 from smmix_pl.data import ImageData
 from smmix_pl.errors import InputError
-from smmix_pl.metrics import OUTLIER, ReliabilityBins, true_classes
+from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.checkpoint_io import read_checkpoint
+from smmix_pl.runs.results import EvalResult
 from smmix_pl.runs.run_files import write_atomic
 
 TRAINING_STATE = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
 """What is not written: training cannot resume from a head that it did not train."""
 
 
-class LogitCollector(Callback):
-    """Keeps the logits `(N, K)` and classes `(N,)` of the validation images on the CPU."""
+class ValidationLogits(Evaluation):
+    """Keeps the logits `(N, K)` and classes `(N,)` of the validation images, on the CPU."""
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    stages = ("val",)
+
+    def reset(self, trainer: Trainer, model: SMMixModule) -> None:
         """Start without images."""
         self._logits: list[Tensor] = []
         self._classes: list[Tensor] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add the images of a batch that belong to a class."""
-        logits = outputs["logits"].float().cpu()
-        classes = true_classes(batch[1].cpu(), logits)
-        self._logits.append(logits[classes != OUTLIER])
-        self._classes.append(classes[classes != OUTLIER])
+    def update(self, batch: EvalBatch) -> None:
+        """Add a batch."""
+        self._logits.append(batch.logits.float().cpu())
+        self._classes.append(batch.classes.cpu())
 
-    def collected(self) -> tuple[Tensor, Tensor]:
-        """Return all logits and classes."""
-        return torch.cat(self._logits), torch.cat(self._classes)
+    def compute(self, images: int) -> EvalResult:
+        """Join the batches. There is nothing to log."""
+        self.logits, self.classes = torch.cat(self._logits), torch.cat(self._classes)
+        return EvalResult({}, images)
 
 
 def calibrate(checkpoint: Path, data: ImageData, output: Path, accelerator: str = "auto") -> str:
@@ -68,17 +63,17 @@ def calibrate(checkpoint: Path, data: ImageData, output: Path, accelerator: str 
     """
     content = read_checkpoint(checkpoint)
     model = SMMixModule.load_from_checkpoint(checkpoint, weights_only=True, map_location="cpu")
-    collector = LogitCollector()
+    kept_logits = ValidationLogits()
     with quiet_libraries():
         trainer = Trainer(
             accelerator=accelerator,
             devices=1,
-            callbacks=[collector],
+            callbacks=[kept_logits],
             logger=False,
             enable_checkpointing=False,
         )
         trainer.validate(model, datamodule=data, verbose=False)
-    logits, classes = collector.collected()
+    logits, classes = kept_logits.logits, kept_logits.classes
     temperature = fit_temperature(logits, classes)
     weights = content["state_dict"]
     for name in _class_head(model.cpu(), temperature):

@@ -249,7 +249,8 @@ class Backbone(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Return timm's function from the name of a parameter to its layer; heads come last."""
         layers = layer_numbers(self.model, coarse)
-        return lambda name: layers.get(name.removeprefix("model."), max(layers.values()))
+        last = max(layers.values())
+        return lambda name: layers.get(name.removeprefix("model."), last)
 
     def _choose_kernels(self, images: Tensor) -> None:
         """Use fused attention as timm chose it, except in bf16 on a CPU.

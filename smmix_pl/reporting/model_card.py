@@ -7,7 +7,7 @@ import yaml
 
 from smmix_pl.errors import InputError
 from smmix_pl.models.weights import open_checkpoint, settings_in
-from smmix_pl.reporting.metric_specs import metric_name, metric_value
+from smmix_pl.reporting.metric_specs import metric_name, metric_value, shown_metrics
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.results import read_results
 
@@ -84,8 +84,10 @@ def _results(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _table(results: dict[str, Any]) -> str:
+    measured = results["metrics"]
     rows = [
-        f"| {metric_name(key)} | {metric_value(key, entry['value'])} | {entry['images']:,} |"
-        for key, entry in results["metrics"].items()
+        f"| {metric_name(key)} | {metric_value(key, measured[key]['value'])} "
+        f"| {measured[key]['images']:,} |"
+        for key in shown_metrics(measured)
     ]
     return "\n".join(["| metric | value | images |", "|---|---|---|", *rows])

@@ -1,6 +1,7 @@
 """`smmix calibrate` on a real run."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -23,7 +24,9 @@ def run(tmp_path_factory):
         *("--trainer.check_val_every_n_epoch=1", "--test_after_fit=false"),
         cwd=folder,
     )
-    run_here("calibrate", "runs/digits/version_0/checkpoints/best.ckpt", cwd=folder)
+    best = Path("runs/digits/version_0/checkpoints/best.ckpt")
+    output = best.with_name("best_calibrated.ckpt")
+    run_here("calibrate", best, "--output", output, cwd=folder)
     return folder / "runs/digits/version_0"
 
 

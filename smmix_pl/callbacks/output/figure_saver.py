@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from smmix_pl.data.data_label import data_label
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots.style import add_note
@@ -63,10 +64,11 @@ def save_figure(
     if folder is None:
         return
     model = cast(SMMixModule, model)
-    split, data = name.split("/")[0], type(require_image_data(trainer)).__name__
+    data = require_image_data(trainer)
+    subject = f"{data_label(type(data), data.root)} {name.split('/')[0]}"
     add_note(
         figure,
-        f"{model.hparams['backbone']}, {mixer_name(model)}, {data} {split}, n = {images}",
+        f"{model.hparams['backbone']}, {mixer_name(model)}, {subject}, n = {images}",
     )
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     _write(figure, path)

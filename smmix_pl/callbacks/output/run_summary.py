@@ -67,7 +67,6 @@ class RunSummary(Callback):
 def training_header(trainer: Trainer, model: SMMixModule) -> dict[str, str]:
     """Return what is trained, on what, and how, by subject."""
     accumulated = trainer.accumulate_grad_batches
-    batch = model.batch_size * trainer.world_size * accumulated
     weights = sum(weight.numel() for weight in model.backbone.parameters())
     height, width = model.hparams["image_size"]
     rows, columns = model.backbone.grid
@@ -81,10 +80,10 @@ def training_header(trainer: Trainer, model: SMMixModule) -> dict[str, str]:
         header["Data"] = f"{data_label(type(data), data.root)}, {counts} images"
     header |= {
         "Images": f"{height} x {width} pixels, {model.num_classes} classes",
-        "Batch": f"{batch} images: {model.batch_size} per device on "
+        "Batch": f"{model.global_batch} images: {model.batch_size} per device on "
         + counted(trainer.world_size, "device")
         + (f", {accumulated} batches accumulated" if accumulated > 1 else ""),
-        "Learning rate": f"{model.optim.effective_lr(batch):.4g}",
+        "Learning rate": f"{model.optim.effective_lr(model.global_batch):.4g}",
         "Precision": str(trainer.precision),
     }
     folder = run_folder(trainer)

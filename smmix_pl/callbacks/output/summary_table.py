@@ -8,7 +8,13 @@ from rich.table import Table
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import evaluation_reports
-from smmix_pl.reporting.metric_specs import METRICS, metric_name, metric_spec, metric_value
+from smmix_pl.reporting.metric_specs import (
+    METRICS,
+    metric_name,
+    metric_spec,
+    metric_value,
+    shown_metrics,
+)
 from smmix_pl.runs.results import Curve
 
 FILES = {"metrics": "metrics.csv", "results": "results.json", "pictures": "pictures"}
@@ -33,12 +39,15 @@ def summary_table(trainer: Trainer, name: str) -> Table:
     """Return a table of the metrics, including the points of short curves."""
     table = Table(title=f"Test of {name}", show_header=False)
     in_tables = {key for curves in long_curves(trainer).values() for key in curves}
-    metrics = trainer.callback_metrics
-    for key in sorted(metrics, key=_place):
-        metric, value = key.removeprefix("test/"), metrics[key]
+    tested = {
+        key.removeprefix("test/"): float(value)
+        for key, value in trainer.callback_metrics.items()
+        if key.startswith("test/")
+    }
+    for metric in shown_metrics(sorted(tested, key=_place)):
         curve, _, point = metric.rpartition("_")
-        if metric != key and not (curve in in_tables and point[0].isdigit()):
-            table.add_row(metric_name(metric), metric_value(metric, float(value)))
+        if not (curve in in_tables and point[0].isdigit()):
+            table.add_row(metric_name(metric), metric_value(metric, tested[metric]))
     return table
 
 

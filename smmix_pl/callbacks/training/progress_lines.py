@@ -89,21 +89,11 @@ class ProgressLines(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Print a line per minute."""
-        self._print_batches("test", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Print a line per minute."""
-        self._print_batches("predict", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
-
-    def _print_batches(self, stage: str, done: int, total: float) -> None:
+        totals = trainer.num_test_batches if trainer.testing else trainer.num_predict_batches
+        done, total = batch_idx + 1, totals[dataloader_idx]
         left = self._clock.left(done, total)
         if self._enabled and left is not None:
+            stage = "test" if trainer.testing else "predict"
             print(f"{stage}: {done}/{total} batches, {left} left", flush=True)
+
+    on_predict_batch_end = on_test_batch_end
