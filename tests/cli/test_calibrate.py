@@ -14,7 +14,6 @@ from smmix_pl import SMMixModule
 from smmix_pl.cli.main import main
 from smmix_pl.cli.temperature_fit import fit_temperature
 
-
 RECIPE = [
     "--config=digits.yaml",
     "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}",
