@@ -31,9 +31,9 @@ from smmix_pl.cli.input_errors import (
     parser_error,
     plain,
 )
-from smmix_pl.cli.pretrained_settings import prepare_as_pretrained
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
+from smmix_pl.cli.pretrained_settings import prepare_as_pretrained
 from smmix_pl.cli.quiet_libraries import quiet_libraries
 from smmix_pl.cli.run_names import (
     CHANGED_SETTINGS,
