@@ -83,8 +83,9 @@ def timm_speed(options: argparse.Namespace, folder: Path) -> float:
     classes = len(list((folder / "images/train").iterdir()))
     words = f"""--data-dir {folder}/images --train-split train --val-split val
     --model {options.model} --img-size {options.size} --num-classes {classes}
-    --batch-size {options.batch} --workers {options.workers} --epochs 1 --warmup-epochs 0 --opt adamw --lr 1e-4
-    --weight-decay 0.05 --drop-path 0.1 --aa rand-m9-mstd0.5-inc1 --color-jitter 0.3
+    --batch-size {options.batch} --workers {options.workers} --epochs 1 --warmup-epochs 0
+    --opt adamw --lr 1e-4 --weight-decay 0.05 --drop-path 0.1
+    --aa rand-m9-mstd0.5-inc1 --color-jitter 0.3
     --train-interpolation bicubic --reprob 0.25 --remode pixel --mixup 0 --cutmix 1.0
     --smoothing 0.1 --log-interval {LOG_EVERY} --val-interval 2 --device {options.device}
     --output {folder}/timm""".split()

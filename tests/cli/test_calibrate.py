@@ -16,7 +16,7 @@ from smmix_pl.cli.temperature_fit import fit_temperature
 
 RECIPE = [
     "--config=digits.yaml",
-    "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}",
+    "--model.backbone_args={patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}",
 ]
 MEASURED = "--trainer.callbacks=[smmix_pl.callbacks.Calibration, smmix_pl.callbacks.ResultsFile]"
 
@@ -49,7 +49,7 @@ def test_predictions_stay_and_their_probabilities_fit_the_validation_set(run):
     names = ("best", "best_calibrated")
     before, after = (run / "checkpoints" / f"{name}.ckpt" for name in names)
     temperature = torch.load(after, weights_only=True)["temperature"]
-    images = torch.randn(4, 3, 24, 24)
+    images = torch.randn(4, 3, 20, 20)
     logits = [
         SMMixModule.load_from_checkpoint(file, weights_only=True).eval()(images)
         for file in (before, after)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in configs_folder().glob("[!_]*.yaml"))
 RUN = Path("runs/digits/vit_tiny_patch16_224-smmix/version_0")
 SMALL = [
-    "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}",
+    "--model.backbone_args={patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}",
     *("--trainer.max_epochs=1", "--trainer.limit_train_batches=8"),
     *("--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"),
 ]

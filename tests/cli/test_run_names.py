@@ -12,7 +12,7 @@ from smmix_pl.data.data_label import data_label
 from smmix_pl.lightning_internals import wandb_init_args
 from smmix_pl.runs.wandb_logger import WandbLogger
 
-TINY = "--model.backbone_args={patch_size: 6, embed_dim: 24, depth: 1, num_heads: 2}"
+TINY = "--model.backbone_args={patch_size: 5, embed_dim: 24, depth: 1, num_heads: 2}"
 ABLATIONS = [
     "--model.mixer.region_choice=random",
     "--model.losses.consistency=0.5",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from smmix_pl.reporting.metric_specs import metric_spec
 from smmix_pl.reporting.panels import PANELS, PICTURES
 
-SMALL = "{patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
+SMALL = "{patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}"
 
 
 class Page(HTMLParser):

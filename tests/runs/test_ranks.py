@@ -49,7 +49,7 @@ class Poisoning(Callback):
 
 
 FIT = ("fit", "--config", "digits.yaml", "--name", "digits")
-SMALL = "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
+SMALL = "--model.backbone_args={patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}"
 
 
 def write_callbacks(folder: Path) -> None:

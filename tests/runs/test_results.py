@@ -76,7 +76,8 @@ def tested(checkpoint):
     result = processes.run(
         *("test", "--config", "digits.yaml", "--name", "digits", "--config", "with/eval.yaml"),
         *("--ckpt_path", checkpoint, "--model.mixer=NoMix", "--verbose=false"),
-        *(f"--model.backbone_args={SMALL}", "--trainer.limit_test_batches=4"),
+        *(f"--model.backbone_args={SMALL}", "--data.image_size=24"),
+        "--trainer.limit_test_batches=4",
         cwd=checkpoint.parent,
     )
     assert result.returncode == 0, result.stderr[-2000:]

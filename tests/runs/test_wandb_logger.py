@@ -28,7 +28,7 @@ STEPS = {
     "attention": ([0], []),
 }
 """Logged steps of both parts, for keys that are not logged at every step."""
-SMALL = "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
+SMALL = "--model.backbone_args={patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}"
 RECIPE = [
     *("fit", "--config", "digits.yaml", SMALL, "--model.mixer.switch_prob=1"),
     *("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"),
