@@ -16,7 +16,7 @@ COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backb
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-test fit eval calibrate compare report demo-mixing dashboard docs test lint typecheck
-.PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-table evidence $(BENCHES)
+.PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-oracle bench-table evidence $(BENCHES)
 .PHONY: $(COSTS)
 
 help: ## List the targets
@@ -104,7 +104,7 @@ $(BENCHES): bench-%: install
 	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
 		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
-evidence: install ## SMMix, other mixers, and ablations on one schedule   (SET=digits, or SET=cifar10_small DATA=DIR, cifar10_few, cifar10)
+evidence: install ## SMMix, other mixers, and ablations on one schedule   (SET=digits, or SET=cifar10_small DATA=DIR, cifar10_few, cifar10, imagenette_10)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
@@ -126,6 +126,11 @@ bench-guide-cost: install ## Cheaper guide passes: step time, and the regions th
 	@test -n "$(IMAGES)" || { echo "IMAGES: missing. Name a folder of photographs: make bench-guide-cost IMAGES=DIR" >&2; exit 1; }
 	$(BIN)/python benchmarks/guide_cost.py $(MODELS) --images '$(IMAGES)' \
 		$(if $(filter command line environment,$(origin CKPT)),--checkpoint '$(CKPT)')
+
+bench-oracle: install ## What knowing the object's place is worth   (OBJECTS=DIR BACKGROUNDS=DIR INIT=FILE; SEEDS="0 1 2 3 4")
+	@test -n "$(OBJECTS)" -a -n "$(BACKGROUNDS)" || { echo "OBJECTS, BACKGROUNDS: missing. Name folders of photographs: make bench-oracle OBJECTS=DIR BACKGROUNDS=DIR" >&2; exit 1; }
+	$(BIN)/python benchmarks/oracle_study.py $(or $(MODEL),vit_small_patch14_dinov2) --objects '$(OBJECTS)' \
+		--backgrounds '$(BACKGROUNDS)' $(if $(INIT),--init '$(INIT)',--pretrained) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 bench-table: install ## The rows measured so far, beside the published ones
 	$(BIN)/python benchmarks/reproduce.py --table

@@ -4,10 +4,13 @@
     python benchmarks/evidence.py cifar10_small --data DIR [--equal-time CutMix Mixup+CutMix]
     python benchmarks/evidence.py cifar10_few --data DIR
     python benchmarks/evidence.py cifar10 --data DIR
+    python benchmarks/evidence.py imagenette_5 --data DIR [--seeds 0 1 2 3 4]   # or _10, _20
+        [--flags "--model.pretrained false --model.init_from FILE"]
 
-Trains every method of evidence_methods.yaml with the same recipe and seeds, and prints the mean and
-sample standard deviation over seeds as a Markdown table. The table and its figure are also
-written to `--out`; `--redraw TABLE` draws the figure alone.
+Trains every method of a list in configs/evidence with the same recipe and seeds, and prints the
+mean and sample standard deviation over seeds as a Markdown table. The table and its figure are also
+written to `--out`; `--redraw TABLE` draws the figure alone. Training images per class are those of
+`data.shots`; on Imagenette, each seed chooses others, and all methods of a seed use the same.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S. `smmix compare A=runs/evidence/SET/A ...` prints
 differences of methods, paired by seed, with their intervals. Finished runs are not repeated and
@@ -27,7 +30,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from matplotlib.figure import Figure
@@ -38,27 +41,60 @@ from smmix_pl.runs.results import read_results
 
 Overrides = Mapping[str, Any]
 """Values of command line options."""
-SETS: dict[str, Overrides] = {
-    "digits": {"config": "digits.yaml"},
-    "cifar10_small": {"config": "cifar10_small.yaml"},
-    "cifar10_few": {  # as many steps, on 900 images
-        "config": "cifar10_small.yaml",
-        "data.shots": 90,
-        "trainer.max_epochs": 150,
-        "trainer.check_val_every_n_epoch": 25,
-    },
-    "cifar10": {"config": "cifar10_deit_t.yaml"},
+METHODS = Path(__file__).parents[1] / "configs" / "evidence"
+
+
+class Study(NamedTuple):
+    """What a set compares.
+
+    Args:
+        methods: Name of the list in configs/evidence.
+        options: Options of all runs, in which `{seed}` is the seed of a run.
+    """
+
+    methods: str
+    options: Overrides
+
+
+SETS = {
+    "digits": Study("mixers", {"config": "digits.yaml"}),
+    "cifar10_small": Study("mixers", {"config": "cifar10_small.yaml"}),
+    "cifar10_few": Study(  # as many steps, on 900 images
+        "mixers",
+        {
+            "config": "cifar10_small.yaml",
+            "data.shots": 90,
+            "trainer.max_epochs": 150,
+            "trainer.check_val_every_n_epoch": 25,
+        },
+    ),
+    "cifar10": Study("mixers", {"config": "cifar10_deit_t.yaml"}),
 }
+for shots, epochs in ((5, 80), (10, 40), (20, 20)):  # 160 steps
+    SETS[f"imagenette_{shots}"] = Study(
+        "imagenette",
+        {
+            "config": "finetune_vit_s.yaml",
+            "data.shots": shots,
+            "data.split_seed": "{seed}",
+            "trainer.max_epochs": epochs,
+            "trainer.check_val_every_n_epoch": epochs,
+        },
+    )
 MEASURES = {
     "top1": "top-1",
+    "nll": "NLL",
     "ece": "ECE",
+    "ece_scaled": "ECE, scaled",
     "occlusion_25": "25% occlusion",
     "occlusion_50": "50% occlusion",
     "occlusion_75": "75% occlusion",
     "occlusion_auc_75": "mean over 0 to 75% occlusion",
     "images_per_second": "images/s",
 }
-"""Columns of the table by metric; all but the last in percent."""
+"""Columns of the table by metric. Fractions are shown in percent."""
+PLAIN = ("nll", "images_per_second")
+"""Measures that are no fractions."""
 FAMILIES = {
     "none": "black",
     "peers": COLORS[0],
@@ -72,19 +108,18 @@ Measured = dict[str, list[dict[str, float]]]
 
 def main() -> None:
     """Train the missing runs, and write the table and the figure."""
-    methods, experiments = read_methods()
-    known = methods | experiments
-    options = parse(list(methods), list(known))
+    options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
-    text = options.redraw.read_text() if options.redraw else measure(known, options)
+    text = options.redraw.read_text() if options.redraw else measure(options)
     note = f"{options.set}: mean ± standard deviation over {len(options.seeds)} seeds; dotted: none"
     drawn = figure(read_table(text), note)
     drawn.savefig(options.out / f"evidence_{options.set}.png")
 
 
-def measure(known: Mapping[str, Overrides], options: argparse.Namespace) -> str:
+def measure(options: argparse.Namespace) -> str:
     """Train the missing runs, and print, write, and return the table."""
     folder = Path("runs/evidence") / options.set
+    known = options.known
     measured = train_all({name: known[name] for name in options.methods}, folder, options)
     if options.equal_time:
         longer = equal_time({name: known[name] for name in options.equal_time}, measured, folder)
@@ -95,27 +130,16 @@ def measure(known: Mapping[str, Overrides], options: argparse.Namespace) -> str:
     return text
 
 
-def read_methods() -> tuple[dict[str, Overrides], dict[str, Overrides]]:
-    """Return the methods that are trained by default, and the experiments."""
-    content = yaml.safe_load(Path(__file__).with_name("evidence_methods.yaml").read_text())
-    return content["methods"], content["experiments"]
-
-
-def parse(methods: list[str], known: list[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        methods: Names of the methods that are trained by default.
-        known: Names of all methods.
-    """
+def parse() -> argparse.Namespace:
+    """Parse the command line. `known` becomes the options of all methods, by name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--data", type=Path, help="folder of the dataset")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--methods", nargs="+", default=methods, choices=known, metavar="METHOD", help=str(known)
+        "--methods", nargs="+", metavar="METHOD", help="of a list in configs/evidence"
     )
-    parser.add_argument("--equal-time", nargs="+", default=[], choices=known, metavar="METHOD")
+    parser.add_argument("--equal-time", nargs="+", default=[], metavar="METHOD")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, with one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument(
@@ -123,8 +147,15 @@ def parse(methods: list[str], known: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--flags", default="", help="further options of all runs, as one string")
     options = parser.parse_args()
+    listed = METHODS / f"{SETS[options.set].methods}.yaml"
+    content = yaml.safe_load(listed.read_text())
+    options.known = content["methods"] | content["experiments"]
+    options.methods = options.methods or list(content["methods"])
     if options.redraw:
         return options
+    unknown = {*options.methods, *options.equal_time} - set(options.known)
+    if unknown:
+        parser.error(f"--methods: {listed} has no {', '.join(sorted(unknown))}.")
     if options.set != "digits" and not (options.data and options.data.is_dir()):
         parser.error(
             f"--data={options.data}: not a folder. Pass the folder that holds the dataset of "
@@ -188,7 +219,7 @@ def train(
     }
     command = [
         *(sys.executable, "-m", "smmix_pl", "fit"),
-        *as_words(SETS[options.set]),
+        *(word.replace("{seed}", str(seed)) for word in as_words(SETS[options.set].options)),
         *as_words(overrides),
         *("--seed_everything", str(seed), "--trainer.logger", json.dumps(logger)),
         *("--test_after_fit", "true", "--trainer.enable_progress_bar", "false"),
@@ -209,22 +240,25 @@ def as_words(overrides: Overrides) -> list[str]:
 
 
 def read_measures(run: Path) -> dict[str, float]:
-    """Return the test metrics of one run in percent, and its speed in images/s."""
+    """Return the test metrics of one run, fractions in percent, and its speed in images/s."""
     metrics = read_results(run)["metrics"]
     with (run / "metrics.csv").open() as file:
         speeds = [row["images_per_second"] for row in csv.DictReader(file)]
     # The speed of the mean step, because mixers with two branches have two kinds of steps
     speed = statistics.harmonic_mean([float(value) for value in speeds if value])
-    percent = {name: 100 * metrics[name]["value"] for name in MEASURES if name in metrics}
+    found = {name: metrics[name]["value"] for name in MEASURES if name in metrics}
+    percent = {name: value if name in PLAIN else 100 * value for name, value in found.items()}
     return percent | {"images_per_second": speed}
 
 
 def table(measured: Measured) -> str:
     """Return a Markdown table of means and standard deviations over seeds."""
-    lines = [["method", *MEASURES.values()], ["---"] * (1 + len(MEASURES))]
+    every_run = [seed for seeds in measured.values() for seed in seeds]
+    columns = [name for name in MEASURES if all(name in run for run in every_run)]
+    lines = [["method", *(MEASURES[name] for name in columns)], ["---"] * (1 + len(columns))]
     for method, seeds in measured.items():
         lines.append(
-            [method, *(mean_and_spread([seed[name] for seed in seeds]) for name in MEASURES)]
+            [method, *(mean_and_spread([seed[name] for seed in seeds]) for name in columns)]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -85,7 +85,8 @@ def help_text() -> str:
 
     folder = configs_folder()
     recipes = sorted(path.name for path in folder.glob("[!_]*.yaml"))
-    folders = {path.name for path in folder.iterdir() if path.is_dir()}
+    # `evidence` holds lists of methods, not overlays
+    folders = {path.name for path in folder.iterdir() if path.is_dir()} - {"evidence"}
     overlays = sorted(f"{name}/" for name in folders)
     return HELP.format(
         training=_listing(TRAINING),

@@ -19,6 +19,7 @@ from smmix_pl.data.datasets.imagenet_variants import (
     ImageNetSketch,
     ImageNetV2,
 )
+from smmix_pl.data.datasets.imagenette import Imagenette
 from smmix_pl.data.datasets.inaturalist import INaturalist
 from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
@@ -50,6 +51,7 @@ __all__ = [
     "ImageNetReaL",
     "ImageNetSketch",
     "ImageNetV2",
+    "Imagenette",
     "LitData",
     "OxfordPets",
     "Shards",

@@ -10,8 +10,15 @@ from helpers import processes
 from smmix_pl.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-CONTENT = yaml.safe_load((ROOT / "benchmarks/evidence_methods.yaml").read_text())
-METHODS = CONTENT["methods"] | CONTENT["experiments"]
+LISTS = [
+    yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs/evidence").glob("*.yaml"))
+]
+METHODS = {
+    str(options): options
+    for content in LISTS
+    for options in (content["methods"] | content["experiments"]).values()
+}
+"""Each list of options once."""
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -19,6 +19,7 @@ from smmix_pl.data import (
     Flowers102,
     Folder,
     ImageNet,
+    Imagenette,
     INaturalist,
     OxfordPets,
     StanfordCars,
@@ -138,6 +139,16 @@ def test_tiny_imagenet(tmp_path):
     opens(data)
 
 
+@pytest.mark.parametrize("wrapped", ["imagenette2-320", "."])
+def test_imagenette(tmp_path, wrapped):
+    data = Imagenette(root=str(data_trees.imagenette(tmp_path, wrapped)), shots=1, **SMALL)
+    assert data.class_names[:2] == ["tench", "English springer"]
+    assert labels(data, "train") == [number for number in range(10) for _ in range(2)]
+    assert labels(data, "val") == labels(data, "test") == list(range(10))
+    opens(data)
+    assert data.counts == {"train": 10, "val": 10, "test": 10}
+
+
 def test_folder_with_parts(tmp_path):
     for part, count in (("train", 3), ("val", 1), ("test", 2)):
         class_tree(tmp_path / part, ["ant", "bee"], count, ".png")
@@ -198,6 +209,7 @@ def test_cifar(tmp_path, cls, train):
         OxfordPets,
         INaturalist,
         TinyImageNet,
+        Imagenette,
         ImageNet,
         Folder,
     ],

@@ -10,7 +10,16 @@ from smmix_pl.cli.main import main
 OVERLAYS = sorted((configs_folder() / "data").glob("*.yaml"))
 SETS = {
     *("imagenet", "cifar10", "cifar100", "cifar100_224", "cub", "cars", "aircraft", "flowers"),
-    *("pets", "inat2018", "inat2019", "tiny_imagenet", "folder", "imagenet_a", "imagenet_r"),
+    *(
+        "pets",
+        "imagenette",
+        "inat2018",
+        "inat2019",
+        "tiny_imagenet",
+        "folder",
+        "imagenet_a",
+        "imagenet_r",
+    ),
     *("imagenet_v2", "imagenet_sketch", "imagenet_o", "imagenet_real", "imagenet_c"),
     *("cifar10_c", "cifar100_c"),
 }

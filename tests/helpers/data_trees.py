@@ -163,6 +163,15 @@ def inaturalist(root: Path, year: str = "2018") -> Path:
     return root
 
 
+def imagenette(root: Path, wrapped: str = "imagenette2-320") -> Path:
+    """Ten classes with two training images and one test image each."""
+    names = ["n01440764", "n02102040", "n02979186", "n03000684", "n03028079"]
+    names += ["n03394916", "n03417042", "n03425413", "n03445777", "n03888257"]
+    for part, count in (("train", 2), ("val", 1)):
+        class_tree(root / wrapped / part, names, count)
+    return root
+
+
 def tiny_imagenet(root: Path) -> Path:
     """200 classes; `wnids.txt` is not sorted, as in the archive."""
     folder = root / "tiny-imagenet-200"
