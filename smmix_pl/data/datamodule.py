@@ -1,6 +1,5 @@
 """The LightningDataModule that all datasets share."""
 
-import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from smmix_pl.data.drawn_operations import DrawnBatch
 from smmix_pl.data.io.download import Archive, fetch
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import existing_folder, reading_lists
-from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good
+from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good, default_workers
 from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.data.splits import training_split
 from smmix_pl.data.transforms import (
@@ -146,7 +145,7 @@ class ImageData(LightningDataModule, ABC):
         self.root = Path(root).expanduser()
         self.image_size = (height, width)
         self.batch_size = batch_size
-        self.num_workers = _cores() if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         self.mean, self.std = mean or self.own_mean, std or self.own_std
         self.train_recipe, self.eval_recipe = train_transform, eval_transform
         self.repeats = repeats
@@ -213,10 +212,6 @@ class ImageData(LightningDataModule, ABC):
             InputError: Files or labels are missing or wrong, or there are too few images.
         """
         splits = SPLITS_OF_STAGE.get(stage, (stage,))
-        if "train" in map(self.part_of, splits) and not self.trainable:
-            raise InputError(
-                f"data={type(self).__name__}: no training split. Run `smmix test` with it."
-            )
         _ = self.class_names  # also sets what depends on them, such as `class_subset`
         for split in splits:
             self._sets[split] = self._open(split)
@@ -250,17 +245,22 @@ class ImageData(LightningDataModule, ABC):
         sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats)
         return self._loader(dataset, sampler, drop_last=True, first_batch=self._next_batch)
 
+    def plain_train_dataloader(self) -> ImageLoader:
+        """Return training images prepared for evaluation, each exactly once over all ranks."""
+        images = self.images("train", eval_transform(self.eval_recipe, self.image_size))
+        return self._evaluation_loader(Subset(images, self._training_split(images)[0]))
+
     def val_dataloader(self) -> Any:
         """Return validation images, each exactly once over all ranks."""
-        return self._evaluation_loader("val")
+        return self._evaluation_loader(self._sets["val"])
 
     def test_dataloader(self) -> Any:
         """Return test images, each exactly once over all ranks."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loader(self._sets["test"])
 
     def predict_dataloader(self) -> Any:
         """Return images and file names, each exactly once over all ranks."""
-        return self._evaluation_loader("predict")
+        return self._evaluation_loader(self._sets["predict"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment what the host did not, normalize, and erase at random, on the device."""
@@ -335,9 +335,7 @@ class ImageData(LightningDataModule, ABC):
         check_range(images.targets, self.num_classes, str(self.root), self.has_outliers)
         if part != "train":
             return images
-        kept, validation = training_split(
-            images.targets, self.held_out, self.train_fraction, self.shots, self.split_seed
-        )
+        kept, validation = self._training_split(images)
         if split == "val" and not validation:
             raise InputError(
                 f"data.held_out={self.held_out}: holds out nothing, because every class in "
@@ -347,6 +345,14 @@ class ImageData(LightningDataModule, ABC):
         if split == "train" and self.cache == "device":
             return DeviceCache(chosen, drawn_crop(*settings), self.num_workers)
         return chosen
+
+    def _training_split(self, images: Any) -> tuple[list[int], list[int]]:
+        if not self.trainable:
+            raise InputError(
+                f"data={type(self).__name__}: no training split. Run `smmix test` with it."
+            )
+        settings = self.held_out, self.train_fraction, self.shots, self.split_seed
+        return training_split(images.targets, *settings)
 
     def _check_count(self, split: str, images: int) -> None:
         ranks = self._ranks()[0]
@@ -377,8 +383,7 @@ class ImageData(LightningDataModule, ABC):
             **options,
         )
 
-    def _evaluation_loader(self, split: str) -> ImageLoader:
-        dataset = self._sets[split]
+    def _evaluation_loader(self, dataset: Images) -> ImageLoader:
         sampler = UnrepeatedDistributedSampler(dataset, *self._ranks(), shuffle=False)
         return self._loader(dataset, sampler)
 
@@ -392,9 +397,3 @@ class ImageData(LightningDataModule, ABC):
     def _ranks(self) -> tuple[int, int]:
         """Return the number of ranks and this rank, (1, 0) without a trainer."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)

@@ -84,15 +84,19 @@ class EvalTransform:
         crop_ratio: Side of the center crop as a fraction of the resized image's side; 1 does not
             crop square images.
         interpolation: `bicubic` or `bilinear`.
+        crop_mode: `center` resizes the shorter side and crops the longer one. `squash` resizes both
+            sides, so that with `crop_ratio=1` all of the image is visible.
     """
 
     crop_ratio: float = 224 / 256
     interpolation: str = "bicubic"
+    crop_mode: Literal["center", "squash"] = "center"
 
     def __post_init__(self) -> None:
         # images are resized by its reciprocal
         in_range("data.eval_transform.crop_ratio", self.crop_ratio, 0.05, 1)
         one_of("data.eval_transform.interpolation", self.interpolation, KERNELS)
+        one_of("data.eval_transform.crop_mode", self.crop_mode, ("center", "squash"))
 
 
 def check_policy(policy: str | None) -> None:
@@ -232,14 +236,26 @@ def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:
         recipe: Evaluation settings.
         size: Output (H, W).
     """
-    steps = create_transform(
+    return T.Compose([to_rgb, *eval_steps(recipe, size, recipe.interpolation)])
+
+
+def eval_steps(recipe: EvalTransform, size: tuple[int, int], interpolation: str) -> list[Any]:
+    """Return timm's steps for an evaluation image: resize, center crop, conversion to a tensor.
+
+    Args:
+        recipe: Evaluation settings.
+        size: Output (H, W).
+        interpolation: `nearest` for masks.
+    """
+    steps: list[Any] = create_transform(
         size,
         is_training=False,
         crop_pct=recipe.crop_ratio,
-        interpolation=recipe.interpolation,
+        crop_mode=recipe.crop_mode,
+        interpolation=interpolation,
         use_prefetcher=True,
     ).transforms
-    return T.Compose([to_rgb, *steps])
+    return steps
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

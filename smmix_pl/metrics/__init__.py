@@ -8,6 +8,7 @@ Shapes: B batch, K classes.
 from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, true_classes
 from smmix_pl.metrics.class_counts import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, merge_bins
+from smmix_pl.metrics.object_overlap import BoxAccuracy, MaskJaccard
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
 from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
 from smmix_pl.metrics.temperature import TemperatureScan
@@ -15,9 +16,11 @@ from smmix_pl.metrics.temperature import TemperatureScan
 __all__ = [
     "OUTLIER",
     "AdaptiveCalibration",
+    "BoxAccuracy",
     "ClassCounts",
     "ClasswiseCalibration",
     "DetectionHistograms",
+    "MaskJaccard",
     "ProperScores",
     "Reliability",
     "ReliabilityBins",

@@ -1,0 +1,1 @@
+"""Transfer of trained weights to other tasks."""
