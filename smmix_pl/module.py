@@ -17,14 +17,13 @@ from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import is_attached, reset_step_metrics, skip_finished_epoch
 from smmix_pl.logged_steps import logs_next_step
 from smmix_pl.losses import LossConfig, SMMixLoss
-from smmix_pl.metrics import OUTLIER, true_classes
+from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
 from smmix_pl.mixing import Mixed, Mixer, soft_labels
 from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
@@ -139,14 +138,7 @@ class SMMixModule(LightningModule):
         self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
         self.excluded_classes: Tensor | None
         self.register_buffer("excluded_classes", None, persistent=False)
-        accuracy = MetricCollection(
-            {
-                f"top{k}": MulticlassAccuracy(
-                    num_classes, top_k=k, average="micro", ignore_index=OUTLIER
-                )
-                for k in (1, min(5, num_classes))
-            }
-        )
+        accuracy = topk_accuracy(num_classes)
         self.val_accuracy = accuracy.clone(prefix="val/")
         self.test_accuracy = accuracy.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()

@@ -3,17 +3,17 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import load_weights, open_checkpoint
 from smmix_pl.runs.checkpoint_checks import provenance
 
 
-class FrozenBackbone(LightningModule):
+class FrozenBackbone(BaseModule):
     """A pretrained backbone without class head, which is tested and not trained.
 
     For `smmix test` with callbacks that need no classifier: `Localization` and `KNN`. The dataset
@@ -32,8 +32,8 @@ class FrozenBackbone(LightningModule):
             with. `null` infers it from the file; an error asks for it where that is ambiguous.
     """
 
-    has_trained_head = True
-    """It has no head that could be random."""
+    task = "frozen features"
+    has_trained_head = True  # none that could be random
 
     def __init__(
         self,
@@ -47,30 +47,53 @@ class FrozenBackbone(LightningModule):
         init_image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if pretrained and init_from:
-            raise InputError(
-                f"model.init_from={init_from}: cannot be combined with model.pretrained=true. "
-                "Remove one of them."
-            )
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=["init_from"])
         self.num_classes = 0
-        self.backbone = Backbone(
-            backbone,
-            0,
-            image_size,
-            token_head="shared",
-            guide=GuideConfig(readout="similarity"),
-            pretrained=pretrained,
-            model_args=backbone_args,
+        self.backbone, self.provenance = frozen_backbone(
+            backbone, image_size, backbone_args, pretrained, init_from, init_image_size
         )
-        self.provenance: dict[str, Any] = {"mixer": "unknown"}
-        """Mixer and seed that the loaded weights were trained with."""
-        if init_from is not None:
-            content = open_checkpoint(init_from)
-            rank_zero_info(load_weights(self.backbone, init_from, image_size=init_image_size))
-            self.provenance |= provenance(content) if isinstance(content, dict) else {}
-        self.requires_grad_(False)
+
+    def setup(self, stage: str) -> None:
+        """Refuse to be trained."""
+        if stage == "fit":
+            raise InputError(
+                "model=FrozenBackbone: has nothing to train. Run `smmix test` with it, or train a "
+                "LinearProbe."
+            )
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the `logits` of no class, `(B, 0)`; the callbacks look at the images."""
         return {"logits": torch.empty(len(batch[0]), 0, device=self.device)}
+
+
+def frozen_backbone(
+    name: str,
+    image_size: tuple[int, int],
+    args: dict[str, Any] | None,
+    pretrained: bool,
+    init_from: str | None,
+    init_image_size: tuple[int, int] | None,
+) -> tuple[Backbone, dict[str, Any]]:
+    """Return a backbone without class head or gradients, and how its weights were trained.
+
+    Arguments: see `FrozenBackbone`.
+
+    Raises:
+        InputError: The weights do not fit, or two sources of weights are given.
+    """
+    if pretrained and init_from:
+        raise InputError(
+            f"model.init_from={init_from}: cannot be combined with model.pretrained=true. Remove "
+            "one of them."
+        )
+    guide = GuideConfig(readout="similarity")  # any model with image tokens has it
+    backbone = Backbone(
+        name, 0, image_size, token_head="shared", guide=guide, pretrained=pretrained, model_args=args
+    )
+    trained: dict[str, Any] = {}
+    if init_from is not None:
+        rank_zero_info(load_weights(backbone, init_from, image_size=init_image_size))
+        content = open_checkpoint(init_from)
+        trained = provenance(content) if isinstance(content, dict) else {}
+    backbone.requires_grad_(False)
+    return backbone, trained

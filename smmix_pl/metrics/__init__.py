@@ -5,7 +5,7 @@ Memory does not grow with the number of images, and one reduction per metric is 
 Shapes: B batch, K classes.
 """
 
-from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, true_classes
+from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, topk_accuracy, true_classes
 from smmix_pl.metrics.class_counts import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, merge_bins
 from smmix_pl.metrics.object_overlap import BoxAccuracy, MaskJaccard
@@ -27,5 +27,6 @@ __all__ = [
     "SweepAccuracy",
     "TemperatureScan",
     "merge_bins",
+    "topk_accuracy",
     "true_classes",
 ]
