@@ -53,14 +53,6 @@ class FrozenBackbone(BaseModule):
             backbone, image_size, backbone_args, pretrained, init_from, init_image_size
         )
 
-    def setup(self, stage: str) -> None:
-        """Refuse to be trained."""
-        if stage == "fit":
-            raise InputError(
-                "model=FrozenBackbone: has nothing to train. Run `smmix test` with it, or train a "
-                "LinearProbe."
-            )
-
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the `logits` of no class, `(B, 0)`; the callbacks look at the images."""
         return {"logits": torch.empty(len(batch[0]), 0, device=self.device)}
@@ -87,9 +79,8 @@ def frozen_backbone(
             "one of them."
         )
     guide = GuideConfig(readout="similarity")  # any model with image tokens has it
-    backbone = Backbone(
-        name, 0, image_size, token_head="shared", guide=guide, pretrained=pretrained, model_args=args
-    )
+    options = {"guide": guide, "pretrained": pretrained, "model_args": args}
+    backbone = Backbone(name, 0, image_size, token_head="shared", **options)
     trained: dict[str, Any] = {}
     if init_from is not None:
         rank_zero_info(load_weights(backbone, init_from, image_size=init_image_size))

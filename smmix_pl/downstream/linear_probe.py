@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -159,7 +160,8 @@ class LinearProbe(BaseModule):
         self.log("val/top1", accuracies[best], prog_bar=True, sync_dist=True)
         self.log("val/best_lr", self.lrs[best], sync_dist=True)
         for lr, accuracy in zip(self.lrs, accuracies, strict=True):
-            self.log(f"val/top1_lr_{lr:g}", accuracy, sync_dist=True)
+            name = np.format_float_positional(lr, precision=6, trim="-")
+            self.log(f"val/top1_lr_{name}", accuracy, sync_dist=True)
 
     @property
     def lrs(self) -> list[float]:

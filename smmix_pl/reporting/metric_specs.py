@@ -238,6 +238,14 @@ METRICS = (
         ),
     ),
     *_specs(
+        "", ("val",), False,
+        (
+            "top1_lr_{lr}", "top-1 with a learning rate of {lr}", "fraction", "higher",
+            "Accuracy of each classifier of a linear probe",
+        ),
+        ("best_lr", "best learning rate", "", "", "Learning rate of the best linear classifier"),
+    ),
+    *_specs(
         "", TEST, False,
         (
             "jaccard_best_head_{kind}", "Jaccard index of the best head, {kind}", "fraction",
