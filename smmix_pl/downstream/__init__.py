@@ -1,0 +1,1 @@
+"""Downstream tasks of a trained backbone, one LightningModule each."""
