@@ -3,10 +3,13 @@
 from jsonargparse import Namespace
 from timm.models import get_pretrained_cfg
 
+from smmix_pl.cli.run_names import arguments
+
 
 def normalize_as_pretrained(settings: Namespace) -> None:
     """Fill in the mean and deviation that pretrained weights expect, where they are null."""
-    weights = get_pretrained_cfg(settings.model.backbone) if settings.model.pretrained else None
+    model = arguments(settings.model)
+    weights = get_pretrained_cfg(model.backbone) if model.get("pretrained") else None
     if weights is None:
         return
     data = settings.data.init_args

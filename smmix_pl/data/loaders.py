@@ -1,6 +1,5 @@
 """The DataLoader of all datasets: skips or reports bad images, and starts anywhere in an epoch."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -143,10 +142,3 @@ def _warn_skipped(skipped: list[str], shown: int = 20) -> None:
     if len(skipped) > shown:
         lines.append(f"and {len(skipped) - shown} more")
     warnings.warn_explicit("\n  ".join(lines), UserWarning, __file__, 0, __name__)
-
-
-def default_workers() -> int:
-    """Return the number of loader processes: one per core of this process, at most 8."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)

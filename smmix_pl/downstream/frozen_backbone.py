@@ -78,9 +78,15 @@ def frozen_backbone(
             f"model.init_from={init_from}: cannot be combined with model.pretrained=true. Remove "
             "one of them."
         )
-    guide = GuideConfig(readout="similarity")  # any model with image tokens has it
-    options = {"guide": guide, "pretrained": pretrained, "model_args": args}
-    backbone = Backbone(name, 0, image_size, token_head="shared", **options)
+    backbone = Backbone(
+        name,
+        0,
+        image_size,
+        token_head="shared",
+        guide=GuideConfig(readout="similarity"),  # any model with image tokens has it
+        pretrained=pretrained,
+        model_args=args,
+    )
     trained: dict[str, Any] = {}
     if init_from is not None:
         rank_zero_info(load_weights(backbone, init_from, image_size=init_image_size))

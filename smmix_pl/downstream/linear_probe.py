@@ -84,18 +84,19 @@ class LinearProbe(BaseModule):
         )
         self.factors = sorted(set(lr_factors))
         self.norm = nn.BatchNorm1d(self.backbone.model.num_features, affine=False)
-        self.heads = nn.ModuleList(
-            nn.Linear(self.backbone.model.num_features, num_classes) for _ in self.factors
-        )
-        for head in self.heads:
-            nn.init.trunc_normal_(head.weight, std=0.01)  # as in MAE
-            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(self._new_head() for _ in self.factors)
         self.best: Tensor
         self.register_buffer("best", torch.tensor(len(self.factors) // 2))
         """Index of the classifier with the best validation accuracy."""
         self.val_sweep = SweepAccuracy(len(self.factors))
         self.test_accuracy = topk_accuracy(num_classes).clone(prefix="test/")
         self.test_loss = MeanMetric()
+
+    def _new_head(self) -> nn.Linear:
+        head = nn.Linear(self.backbone.model.num_features, self.num_classes)
+        nn.init.trunc_normal_(head.weight, std=0.01)  # as in MAE
+        nn.init.zeros_(head.bias)
+        return head
 
     @property
     def trained_part(self) -> nn.Module:

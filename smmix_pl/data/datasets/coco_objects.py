@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from smmix_pl.data.base import Split
 from smmix_pl.data.coco_json import CocoImage, read_coco
-from smmix_pl.data.datamodule import Split
 from smmix_pl.data.io.file_lists import Samples, counted
 from smmix_pl.data.objects import Annotation, ObjectData
 from smmix_pl.errors import InputError

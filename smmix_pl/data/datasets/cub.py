@@ -3,7 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
 from smmix_pl.data.objects import Annotation, ObjectData

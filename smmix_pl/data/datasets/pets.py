@@ -4,7 +4,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
 from smmix_pl.data.objects import VOID, Annotation, ObjectData, read_mask

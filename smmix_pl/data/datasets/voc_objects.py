@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smmix_pl.checks import one_of
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_lines
 from smmix_pl.data.objects import VOID, Annotation, Box, ObjectData, read_mask
