@@ -12,7 +12,7 @@ QUIET := --quiet
 # it stopped, on whatever devices there are. VARIANT=reduced is the published variant; SEEDS="0 1 2";
 # SMOKE=1 uses generated data and a few steps.
 BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars aircraft cub imagenet)
-COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost overhead)
+COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost overhead end-to-end)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-test fit eval calibrate compare report demo-mixing dashboard docs test lint typecheck
@@ -114,6 +114,7 @@ bench-mixing-cost: ## Time of mixing alone, in ms and as a fraction of a step
 bench-mixer-cost: ## A step of every mixer, and what it needs from the model
 bench-backbone-cost: ## Every backbone: parameters, GMACs, tokens, step
 bench-overhead: ## What a run costs on top of its training steps, by cause   (ARGS="--clock cpu")
+bench-end-to-end: ## A complete run compared with timm's train.py   (ARGS="TRAIN_PY FOLDER")
 bench-evaluation-cost: ## One pass of occlusion compared with eleven; time and memory of calibration
 $(COSTS): bench-%: install
 	$(BIN)/python benchmarks/$(subst -,_,$*).py $(ARGS)

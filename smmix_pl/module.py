@@ -238,7 +238,7 @@ class SMMixModule(BaseModule):
         data = image_data(self.trainer)
         if data is not None:
             checkpoint["prepared"] = {
-                "crop_pct": data.eval_recipe.crop_ratio,
+                "crop_pct": data.eval_recipe.crop_pct,
                 "interpolation": data.eval_recipe.interpolation,
                 "label_names": list(map(str, data.class_names)),
             }

@@ -29,9 +29,9 @@ from smmix_pl.cli.input_errors import (
     plain,
 )
 from smmix_pl.cli.name_hints import nearest_names
-from smmix_pl.cli.normalization import normalize_as_pretrained
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
+from smmix_pl.cli.pretrained_settings import prepare_as_pretrained
 from smmix_pl.cli.quiet_libraries import quiet_libraries
 from smmix_pl.cli.run_names import (
     CHANGED_SETTINGS,
@@ -183,7 +183,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
             trainer.precision, trainer.accelerator, settings.auto_precision
         )
         self._name_loggers()
-        normalize_as_pretrained(settings)
+        prepare_as_pretrained(settings)
         path = settings.get("ckpt_path")
         if path == "":
             raise InputError("--ckpt_path=: is empty. Pass a .ckpt file or last, or remove it.")

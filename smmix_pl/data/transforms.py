@@ -82,21 +82,27 @@ class EvalTransform:
 
     Args:
         crop_ratio: Side of the center crop as a fraction of the resized image's side; 1 does not
-            crop square images.
+            crop square images. `null` uses that of the weights that `model.pretrained` loads, else
+            0.875.
         interpolation: `bicubic` or `bilinear`.
         crop_mode: `center` resizes the shorter side and crops the longer one. `squash` resizes both
             sides, so that with `crop_ratio=1` all of the image is visible.
     """
 
-    crop_ratio: float = 224 / 256
+    crop_ratio: float | None = None
     interpolation: str = "bicubic"
     crop_mode: Literal["center", "squash"] = "center"
 
     def __post_init__(self) -> None:
         # images are resized by its reciprocal
-        in_range("data.eval_transform.crop_ratio", self.crop_ratio, 0.05, 1)
+        in_range("data.eval_transform.crop_ratio", self.crop_pct, 0.05, 1)
         one_of("data.eval_transform.interpolation", self.interpolation, KERNELS)
         one_of("data.eval_transform.crop_mode", self.crop_mode, ("center", "squash"))
+
+    @property
+    def crop_pct(self) -> float:
+        """The crop ratio, or the default."""
+        return 224 / 256 if self.crop_ratio is None else self.crop_ratio
 
 
 def check_policy(policy: str | None) -> None:
@@ -250,7 +256,7 @@ def eval_steps(recipe: EvalTransform, size: tuple[int, int], interpolation: str)
     steps: list[Any] = create_transform(
         size,
         is_training=False,
-        crop_pct=recipe.crop_ratio,
+        crop_pct=recipe.crop_pct,
         crop_mode=recipe.crop_mode,
         interpolation=interpolation,
         use_prefetcher=True,

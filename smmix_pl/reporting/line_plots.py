@@ -19,8 +19,9 @@ STAGES = {"val": "validation", "val_weights": "validation, not averaged"}
 
 def can_share_a_plot(key: str, methods: Mapping[str, Sequence[Run]]) -> bool:
     """Return True unless the value is the total loss of runs that sum different losses."""
-    sums = {loss_settings(run) for runs in methods.values() for run in runs}
-    return key != "train/loss" or len(sums) == 1
+    if key != "train/loss":
+        return True
+    return len({loss_settings(run) for runs in methods.values() for run in runs}) == 1
 
 
 @paper_style

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class Run:
     results: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     config: str = ""
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The resolved config, parsed; empty if it is missing or invalid."""
+        return read_config(self.folder)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -111,15 +117,15 @@ def read_lines(log: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 def headline(run: Run) -> str:
     """Return mixer, model, data, and seed in one line."""
-    about = run.about or configured(run.folder)
+    about = run.about or configured(run)
     if not about:
         return str(run.folder)
     return f"{about['mixer']}: {about['model']} on {about['data']}, seed {about['seed']}"
 
 
-def configured(folder: Path) -> dict[str, Any]:
+def configured(run: Run) -> dict[str, Any]:
     """Return mixer, model, data, and seed of a run that was not tested, from its config."""
-    settings = read_config(folder)
+    settings = run.settings
     try:
         model = settings["model"]
         method = model if "class_path" in model else model["mixer"]
@@ -135,6 +141,6 @@ def configured(folder: Path) -> dict[str, Any]:
 
 def loss_settings(run: Run) -> str:
     """Return mixer and loss weights of a run as text: runs with equal ones sum the same losses."""
-    settings = read_config(run.folder).get("model")
+    settings = run.settings.get("model")
     settings = settings if isinstance(settings, dict) else {}
     return json.dumps([settings.get("mixer"), settings.get("losses")], default=str)

@@ -14,14 +14,21 @@ from smmix_pl import SMMixModule
 from smmix_pl.cli.main import main
 from smmix_pl.cli.temperature_fit import fit_temperature
 
+RECIPE = [
+    "--config=digits.yaml",
+    "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}",
+]
+MEASURED = "--trainer.callbacks=[smmix_pl.callbacks.Calibration, smmix_pl.callbacks.ResultsFile]"
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Return the folder of a short digits run that was calibrated."""
     folder = tmp_path_factory.mktemp("calibrate")
     run_here(
-        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
-        *("--trainer.check_val_every_n_epoch=1", "--test_after_fit=false"),
+        *("fit", *RECIPE, "--trainer.max_epochs=1", "--name=digits"),
+        *("--trainer.limit_train_batches=8", "--trainer.check_val_every_n_epoch=1"),
+        "--test_after_fit=false",
         cwd=folder,
     )
     best = Path("runs/digits/version_0/checkpoints/best.ckpt")
@@ -32,7 +39,7 @@ def run(tmp_path_factory):
 
 def metrics_of(run, name):
     checkpoint = f"runs/digits/version_0/checkpoints/{name}.ckpt"
-    words = ["test", "--config=digits.yaml", f"--ckpt_path={checkpoint}", f"--name={name}"]
+    words = ["test", *RECIPE, MEASURED, f"--ckpt_path={checkpoint}", f"--name={name}"]
     run_here(*words, cwd=run.parents[2])
     results = json.loads((run.parents[1] / name / "version_0/results.json").read_text())
     return results["metrics"]
@@ -74,7 +81,7 @@ def test_a_checkpoint_elsewhere_needs_a_dataset(run, tmp_path, monkeypatch, caps
 def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[2])
     checkpoint = run / "checkpoints/best_calibrated.ckpt"
-    words = ["fit", "--config=digits.yaml", f"--ckpt_path={checkpoint}", "--name=again"]
+    words = ["fit", *RECIPE, f"--ckpt_path={checkpoint}", "--name=again"]
     assert "checkpoint" in refusal(main, words, capsys)
 
 

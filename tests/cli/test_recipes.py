@@ -85,12 +85,13 @@ class FirstStep(Callback):
         [optimizer] = trainer.optimizers
         FirstStep.seen = {
             "normalization": (pl_module.hparams["mean"], pl_module.hparams["std"]),
+            "crop": trainer.datamodule.eval_recipe.crop_ratio,
             "rates": {group.get("lr_scale") for group in optimizer.param_groups},
             "weights": pl_module.backbone.model.blocks[1].attn.qkv.weight.detach().clone(),
         }
 
 
-def test_fine_tuning_starts_from_pretrained_weights_and_their_normalization(
+def test_fine_tuning_starts_from_pretrained_weights_and_their_preparation(
     imagenet_folder, tmp_path, monkeypatch
 ):
     """From a copy of the Hub's cache, as on a machine without network."""
@@ -116,5 +117,6 @@ def test_fine_tuning_starts_from_pretrained_weights_and_their_normalization(
     )
     seen = FirstStep.seen
     assert seen["normalization"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert seen["crop"] == 0.9
     assert seen["rates"] == {0.65**n for n in range(4)}  # heads, two blocks, stem
     assert torch.equal(seen["weights"], weights["blocks.1.attn.qkv.weight"])

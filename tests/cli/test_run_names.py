@@ -16,17 +16,13 @@ TINY = "--model.backbone_args={patch_size: 6, embed_dim: 24, depth: 1, num_heads
 ABLATIONS = [
     "--model.mixer.region_choice=random",
     "--model.losses.consistency=0.5",
-    "--model.guide.readout=class",
-    "--model.optim.lr=0.001",
     "--model.optim.betas=[0.9, 0.95]",
-    "--model.token_head=shared",
     "--model.backbone_args.depth=2",
-    "--data.train_fraction=0.5",
     "--data.train_transform.hflip=0.5",
     "--trainer.max_epochs=5",
     "--trainer.callbacks+={class_path: EMA, init_args: {decay: 0.9}}",
 ]
-SAME = ["--data.num_workers=1", "--data.root=elsewhere", "--trainer.log_every_n_steps=1"]
+SAME = ["--data.num_workers=1", "--data.root=elsewhere"]
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def test_runs_share_a_group_if_they_differ_in_their_seed_alone(named):
     groups = {option: named(option)[1] for option in ABLATIONS}
     assert len({group, *groups.values()}) == len(ABLATIONS) + 1
     assert max(map(len, groups.values())) <= 128  # what W&B accepts
-    for option in ABLATIONS[:4]:
+    for option in ABLATIONS[:2]:
         assert option.removeprefix("--model.").removeprefix("mixer.") in groups[option]
 
 

@@ -11,10 +11,11 @@ model:
   optim: {lr: 1.0e-3, lr_batch: null, warmup_epochs: 1}
 data:
   class_path: smmix_pl.Digits
-  init_args: {image_size: 16, batch_size: 32, num_workers: 0, held_out: 0.1}
+  init_args: {image_size: 16, batch_size: 8, num_workers: 0, held_out: 0.1}
 trainer:
   max_epochs: 6
   limit_train_batches: 8
+  limit_val_batches: 4
   accelerator: cpu
   log_every_n_steps: 1
   enable_progress_bar: false

@@ -65,7 +65,7 @@ def test_operations_on_two_devices_are_rejected():
 def test_every_mixer_trains(mixer, tmp_path):
     with elsewhere() as strategy:
         model, fit = run(tmp_path, mixer, strategy=strategy, max_epochs=1, limit_val_batches=1)
-        fit.fit(model, digits())
+        fit.fit(model, digits(batch_size=16))
     assert fit.callback_metrics["train/loss"] > 0
 
 
@@ -73,12 +73,12 @@ def test_every_callback_measures_the_same(tmp_path):
     with elsewhere() as strategy:
         callbacks = [callback() for callback in CALLBACKS]
         model, fit = run(tmp_path / "there", SMMix(), strategy=strategy, callbacks=callbacks)
-        fit.fit(model, digits())
-        [there] = fit.test(model, digits(), verbose=False)
+        fit.fit(model, digits(batch_size=16))
+        [there] = fit.test(model, digits(batch_size=16), verbose=False)
     callbacks = [callback() for callback in CALLBACKS]
     model, fit = run(tmp_path / "here", SMMix(), callbacks=callbacks)
-    fit.fit(model, digits())
-    [here] = fit.test(model, digits(), verbose=False)
+    fit.fit(model, digits(batch_size=16))
+    [here] = fit.test(model, digits(batch_size=16), verbose=False)
     # Attention is fused on the CPU only, so one of 128 images may be classified differently
     assert here == pytest.approx(there, rel=1e-3, abs=0.03)
     assert len(here) > len(CALLBACKS)
@@ -113,5 +113,5 @@ def test_averaged_weights_can_guide(tmp_path):
     with elsewhere() as strategy:
         average = EMA(decay=0.9, as_guide=True)
         model, fit = run(tmp_path, SMMix(), strategy=strategy, callbacks=[average])
-        fit.fit(model, digits())
+        fit.fit(model, digits(batch_size=16))
     assert "val_weights/top1" in fit.callback_metrics

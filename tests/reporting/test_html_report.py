@@ -97,7 +97,7 @@ def test_a_run_without_a_test_is_described_by_its_config(runs, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [b'model: {mixer: {class_path: "smm', b"[1, 2]", b"model: 3", b"\xff\xfe\x00", b"[" * 5000],
+    [b'model: {mixer: {class_path: "smm', b"[1, 2]", b"model: 3", b"\xff\xfe\x00", b"[" * 1500],
     ids=["truncated", "list", "number", "bytes", "nested"],
 )
 def test_a_run_with_an_invalid_config_is_named_by_its_folder(tmp_path, config):

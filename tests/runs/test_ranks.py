@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import processes
+from helpers import processes, small_recipe
 
 from smmix_pl.runs.slurm import JOB_FILE
 
@@ -49,6 +49,12 @@ class Poisoning(Callback):
 
 
 FIT = ("fit", "--config", "digits.yaml", "--name", "digits")
+SMALL = "--model.backbone_args={patch_size: 6, embed_dim: 32, depth: 2, num_heads: 2}"
+
+
+def write_callbacks(folder: Path) -> None:
+    """Write the small recipe and the callbacks that it can name."""
+    (small_recipe.write_recipe(folder) / "dying.py").write_text(DYING)
 
 
 def local_callbacks(folder: Path) -> dict[str, str | None]:
@@ -78,7 +84,7 @@ def trained(request, tmp_path_factory):
     result = processes.run(
         *(*FIT, "--trainer.max_epochs=1", *on(request.param)),
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
-        *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1"),
+        *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1", SMALL),
         cwd=folder,
         env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
         | {"SLURM_JOB_ID": "17"},
@@ -104,7 +110,7 @@ def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
 def test_all_ranks_evaluate_every_image_once(trained):
     """The test images are no multiple of the batch size, on one rank or all."""
     folder, ranks, _ = trained
-    words = ["test", *FIT[1:], "--data.batch_size=50"]
+    words = ["test", *FIT[1:], SMALL, "--data.batch_size=50"]
     words += ["--ckpt_path", "runs/digits/version_0/checkpoints/last.ckpt"]
     numbers = []
     for count in (1, ranks):
@@ -148,9 +154,9 @@ def test_the_rank_with_the_non_finite_loss_is_named(tmp_path, action):
     ],
 )
 def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
-    (tmp_path / "dying.py").write_text(DYING)
+    write_callbacks(tmp_path)
     result = processes.run(
-        *(*FIT, "--trainer.max_epochs=1", *on(ranks)),
+        *(*small_recipe.FIT, "--trainer.max_epochs=1", *on(ranks)),
         *("--trainer.callbacks+=dying.Dying", f"--trainer.callbacks.rank={dies}"),
         f"--trainer.callbacks.killed={str(killed).lower()}",
         cwd=tmp_path,
@@ -193,43 +199,40 @@ def test_the_cause_and_the_last_good_checkpoint_are_printed_last(tmp_path):
 def stopping(hook: str, number: signal.Signals) -> list[str]:
     """Return options of a short run on two ranks, in which a hook stops rank 1."""
     return [
-        *(*FIT, *on(2), "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"),
+        *(*small_recipe.FIT, *on(2), "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"),
         *("--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2"),
-        *("--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false"),
+        "--test_after_fit=true",
         *("--trainer.callbacks+=dying.Stopping", f"--trainer.callbacks.hook={hook}"),
         f"--trainer.callbacks.number={int(number)}",
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "number"),
     [
+        ("setup", signal.SIGTERM),
+        ("on_sanity_check_start", signal.SIGUSR1),
+        ("on_validation_batch_start", signal.SIGTERM),
+        ("on_save_checkpoint", signal.SIGTERM),
+        ("on_train_end", signal.SIGUSR1),
+        ("on_fit_end", signal.SIGTERM),
         ("on_test_batch_start", signal.SIGTERM),
-        *(
-            pytest.param(hook, number, marks=pytest.mark.slow)
-            for hook, number in [
-                ("setup", signal.SIGTERM),
-                ("on_sanity_check_start", signal.SIGUSR1),
-                ("on_validation_batch_start", signal.SIGTERM),
-                ("on_save_checkpoint", signal.SIGTERM),
-                ("on_train_end", signal.SIGUSR1),
-                ("on_fit_end", signal.SIGTERM),
-                ("on_test_end", signal.SIGTERM),
-            ]
-        ),
+        ("on_test_end", signal.SIGTERM),
     ],
 )
 def test_a_signal_to_one_rank_in_any_phase_stops_the_run(tmp_path, hook, number):
-    (tmp_path / "dying.py").write_text(DYING)
+    write_callbacks(tmp_path)
     result = processes.run(*stopping(hook, number), cwd=tmp_path, env=local_callbacks(tmp_path))
     assert result.returncode == 75, result.stderr[-3000:]
     assert "Stopped by SIG" in result.stderr.strip().splitlines()[-1], result.stderr[-3000:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("hook", ["on_sanity_check_start", "on_test_batch_start"])
+@pytest.mark.parametrize(
+    "hook", [pytest.param("on_sanity_check_start", marks=pytest.mark.slow), "on_test_batch_start"]
+)
 def test_a_signal_to_one_rank_stops_ranks_that_another_program_started(tmp_path, hook):
-    (tmp_path / "dying.py").write_text(DYING)
+    write_callbacks(tmp_path)
     results = processes.run_ranks(
         2, *stopping(hook, signal.SIGTERM), cwd=tmp_path, env=local_callbacks(tmp_path)
     )

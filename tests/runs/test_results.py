@@ -30,6 +30,8 @@ from smmix_pl.reporting.metric_specs import metric_name
 from smmix_pl.reporting.published import matching
 from smmix_pl.runs.results import Curve, read_results
 
+IMAGES = 128
+"""Number of tested images, in batches of 32 and of 16."""
 SMALL = {"patch_size": 8, "embed_dim": 64, "depth": 1, "num_heads": 4}
 
 
@@ -40,6 +42,7 @@ def checkpoint(tmp_path_factory):
     data = digits(
         image_size=24,
         batch_size=16,
+        cache="device",
         held_out=0.1,
         train_transform=TrainTransform(
             **{"crop": "padded", "hflip": 0.0, "color_jitter": 0.0, "auto_augment": None},
@@ -63,7 +66,7 @@ def checkpoint(tmp_path_factory):
     # the same model tested from Python, by fewer evaluations
     own = [Calibration(10), Occlusion([0.3, 0.6], pattern="batch"), ResultsFile()]
     logger = CSVLogger(folder, name="python", version=0)
-    quiet_trainer(*own, logger=logger).test(module, data, verbose=False)
+    quiet_trainer(*own, logger=logger, limit_test_batches=8).test(module, data, verbose=False)
     return folder / "small.ckpt"
 
 
@@ -73,7 +76,7 @@ def tested(checkpoint):
     result = processes.run(
         *("test", "--config", "digits.yaml", "--name", "digits", "--config", "with/eval.yaml"),
         *("--ckpt_path", checkpoint, "--model.mixer=NoMix", "--verbose=false"),
-        f"--model.backbone_args={SMALL}",
+        *(f"--model.backbone_args={SMALL}", "--trainer.limit_test_batches=4"),
         cwd=checkpoint.parent,
     )
     assert result.returncode == 0, result.stderr[-2000:]
@@ -97,7 +100,7 @@ def test_results_contain_every_metric_with_its_protocol(tested):
         highest = 100 if name == "loss" else highest
         assert math.isfinite(found["value"]), name
         assert 0 <= found["value"] <= highest, name
-        assert found["images"] == 359, name
+        assert found["images"] == IMAGES, name
         assert found["protocol"], name
     assert metrics["top1"]["value"] > 0.3
     assert metrics["nll"]["value"] == pytest.approx(metrics["loss"]["value"], rel=1e-5)
@@ -133,8 +136,8 @@ def test_curves_and_bins_agree_with_the_metrics(tested):
         count, confidence, accuracy = (
             np.array(bins[key]) for key in ("total", "confidence", "accuracy")
         )
-        assert count.sum() == 359
-        ece = (count * abs(accuracy - confidence)).sum() / 359
+        assert count.sum() == IMAGES
+        ece = (count * abs(accuracy - confidence)).sum() / IMAGES
         assert ece == pytest.approx(metrics[name.replace("reliability", "ece")])
 
 

@@ -91,18 +91,9 @@ def test_the_results_name_mixer_and_seed_of_the_training(recipe):
     words = recipe("runs")
     fit(words, 1, "--model.mixer=CutMix", "--seed_everything=3")
     found = Path("runs/digits/version_0/checkpoints/last.ckpt")
-    main(
-        [
-            "test",
-            *words,
-            "--config",
-            "with/eval.yaml",
-            "--ckpt_path",
-            str(found),
-            "--trainer.limit_test_batches=1",
-            "--trainer.callbacks+=smmix_pl.callbacks.ResultsFile",
-        ]
-    )
+    added = ["Calibration", "ResultsFile"]
+    callbacks = [f"--trainer.callbacks+=smmix_pl.callbacks.{name}" for name in added]
+    main(["test", *words, "--ckpt_path", str(found), "--trainer.limit_test_batches=1", *callbacks])
     results = yaml.safe_load(Path("runs/digits/version_1/results.json").read_text())
     assert results["run"]["mixer"] == "CutMix"
     assert results["run"]["seed"] == 3

@@ -1,7 +1,9 @@
 """Checkpoints and run folders made by somebody else: nothing outside the run is changed or read."""
 
+import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,21 @@ def fit(epochs, *words):
     main(["fit", "--config", "recipe.yaml", f"--trainer.max_epochs={epochs}", *QUICK, *words])
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run of one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    with contextlib.chdir(folder):
+        fit(1)
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """The checkpoint of a run of one epoch."""
+def run(trained, tmp_path, monkeypatch):
+    """The checkpoint of a copy of that run."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("recipe.yaml").write_text(RECIPE)
-    fit(1)
     return RUN / "checkpoints/last.ckpt"
 
 

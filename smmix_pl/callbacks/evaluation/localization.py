@@ -135,7 +135,7 @@ class Localization(Evaluation):
             "box_mass": self.box_mass,
             "thresholds": self.thresholds,
             "image_size": list(self.data.image_size),
-            "crop_ratio": self.data.eval_recipe.crop_ratio,
+            "crop_ratio": self.data.eval_recipe.crop_pct,
             "crop_mode": self.data.eval_recipe.crop_mode,
             "void": "excluded",
         }

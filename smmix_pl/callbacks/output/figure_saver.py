@@ -2,12 +2,13 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
+from PIL import Image
 
 from smmix_pl.base_module import BaseModule
 from smmix_pl.data.data_label import data_label
@@ -62,17 +63,16 @@ def save_figure(
     subject = f"{data_label(type(data), data.root)} {name.split('/')[0]}"
     add_note(figure, f"{model.hparams['backbone']}, {model.method}, {subject}, n = {images}")
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
-    _write(figure, path)
-    _write(figure, path.with_suffix(".svg"))
+    png, svg = BytesIO(), BytesIO()
+    figure.savefig(png, format="png")
+    figure.set_layout_engine("none")  # keeps the layout, which takes longer than drawing
+    figure.savefig(svg, format="svg")
+    write_atomic(path, png.getbuffer())
+    write_atomic(path.with_suffix(".svg"), svg.getbuffer())
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if photographs and loggers:
-        path = path.with_suffix(".jpg")
-        _write(figure, path, pil_kwargs={"quality": 85})
+        path, jpeg = path.with_suffix(".jpg"), BytesIO()
+        Image.open(png).convert("RGB").save(jpeg, "JPEG", quality=85)
+        write_atomic(path, jpeg.getbuffer())
     for logger in loggers:
         logger.log_image(name, [str(path)], step=current_step(trainer))
-
-
-def _write(figure: Figure, path: Path, **options: Any) -> None:
-    content = BytesIO()
-    figure.savefig(content, format=path.suffix.removeprefix("."), **options)
-    write_atomic(path, content.getbuffer())
