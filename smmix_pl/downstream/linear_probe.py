@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 from smmix_pl.base_module import BaseModule
 from smmix_pl.checks import positive
 from smmix_pl.downstream.frozen_backbone import frozen_backbone
+from smmix_pl.downstream.linear_sweep import LinearSweep
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
@@ -34,9 +35,6 @@ class LinearProbe(BaseModule):
     As in MAE, features are standardized by a BatchNorm without affine parameters. As in DINOv2, one
     pass over the images trains a classifier for each learning rate, and the best on the validation
     data is the one that is tested. Choose them on `data.held_out` images, not on the test set.
-
-    The loss of a classifier is multiplied by its factor, which for SGD without weight decay is
-    exactly the same as multiplying its learning rate.
 
     Args:
         num_classes: Number of classes. Set by the data on the command line.
@@ -82,26 +80,21 @@ class LinearProbe(BaseModule):
         self.backbone, self.trained = frozen_backbone(
             backbone, image_size, backbone_args, pretrained, init_from, init_image_size
         )
-        self.factors = sorted(set(lr_factors))
-        self.norm = nn.BatchNorm1d(self.backbone.model.num_features, affine=False)
-        self.heads = nn.ModuleList(self._new_head() for _ in self.factors)
+        width = self.backbone.model.num_features
+        self.sweep = LinearSweep(width, num_classes, lr_factors)
+        self.lrs = [factor * optim.lr for factor in self.sweep.factors]
+        """Learning rate of each classifier for `optim.lr_batch` images."""
         self.best: Tensor
-        self.register_buffer("best", torch.tensor(len(self.factors) // 2))
+        self.register_buffer("best", torch.tensor(len(self.lrs) // 2))
         """Index of the classifier with the best validation accuracy."""
-        self.val_sweep = SweepAccuracy(len(self.factors))
+        self.val_sweep = SweepAccuracy(len(self.lrs))
         self.test_accuracy = topk_accuracy(num_classes).clone(prefix="test/")
         self.test_loss = MeanMetric()
-
-    def _new_head(self) -> nn.Linear:
-        head = nn.Linear(self.backbone.model.num_features, self.num_classes)
-        nn.init.trunc_normal_(head.weight, std=0.01)  # as in MAE
-        nn.init.zeros_(head.bias)
-        return head
 
     @property
     def trained_part(self) -> nn.Module:
         """The classifiers."""
-        return self.heads
+        return self.sweep
 
     @property
     def method(self) -> str:
@@ -118,8 +111,8 @@ class LinearProbe(BaseModule):
         """Return the logits `(B, K)` of each classifier for images `(B, C, H, W)`."""
         with torch.no_grad():
             features = pooled_features(self.backbone.model, images)
-        normed = self.norm(features)
-        return [head(normed) for head in self.heads]
+        logits: list[Tensor] = self.sweep(features)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits `(B, K)` of the best classifier."""
@@ -128,16 +121,11 @@ class LinearProbe(BaseModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Train every classifier."""
         images, classes = batch
-        losses = [F.cross_entropy(logits, classes) for logits in self.all_logits(images)]
-        loss = sum(
-            (factor * one for factor, one in zip(self.factors, losses, strict=True)),
-            start=torch.zeros((), device=self.device),
-        )
+        loss, each = self.sweep.losses(self.all_logits(images), classes)
         if logs_next_step(self.trainer):
             reset_step_metrics(self.trainer)
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-            best = losses[int(self.best)].detach()
-            self.log_dict({"train/loss": best, "lr": self.on_device(lr)})
+            self.log_dict({"train/loss": each[self.best], "lr": self.on_device(lr)})
         return {"loss": loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -163,11 +151,6 @@ class LinearProbe(BaseModule):
         for lr, accuracy in zip(self.lrs, accuracies, strict=True):
             name = np.format_float_positional(lr, precision=6, trim="-")
             self.log(f"val/top1_lr_{name}", accuracy, sync_dist=True)
-
-    @property
-    def lrs(self) -> list[float]:
-        """Learning rate of each classifier for `optim.lr_batch` images."""
-        return [factor * self.optim.lr for factor in self.factors]
 
     def on_test_epoch_start(self) -> None:
         """Reset the metrics."""

@@ -6,9 +6,10 @@ Shapes: B batch, K classes.
 """
 
 from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, topk_accuracy, true_classes
+from smmix_pl.metrics.box_overlap import BoxAccuracy
 from smmix_pl.metrics.class_counts import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, merge_bins
-from smmix_pl.metrics.object_overlap import BoxAccuracy, MaskJaccard
+from smmix_pl.metrics.mask_overlap import MaskJaccard
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
 from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
 from smmix_pl.metrics.temperature import TemperatureScan

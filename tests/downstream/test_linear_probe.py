@@ -48,7 +48,7 @@ def test_the_test_reports_the_metrics_of_a_classifier(probed):
 def test_the_backbone_is_unchanged_and_every_classifier_trained(probed):
     first, last = (weights(probed / f"checkpoints/epoch={epoch}.ckpt") for epoch in (0, 1))
     for name, value in last.items():
-        if name.startswith(("backbone.", "heads.")):
+        if name.startswith(("backbone.", "sweep.heads.")):
             assert torch.equal(value, first[name]) == name.startswith("backbone."), name
 
 
@@ -57,7 +57,7 @@ def test_a_probe_resumes_exactly(probed, tmp_path):
     run_here(*PROBE, "--test_after_fit=false", f"--ckpt_path={first}", cwd=tmp_path)
     resumed = weights(tmp_path / "runs/probe/version_0/checkpoints/last.ckpt")
     complete, begun = weights(probed / "checkpoints/last.ckpt"), weights(first)
-    assert not torch.equal(begun["heads.0.weight"], complete["heads.0.weight"])
+    assert not torch.equal(begun["sweep.heads.0.weight"], complete["sweep.heads.0.weight"])
     assert resumed.keys() == complete.keys()
     assert all(torch.equal(value, complete[name]) for name, value in resumed.items())
 
@@ -75,20 +75,19 @@ def test_a_factor_scales_the_learning_rate_of_its_classifier():
     classes = torch.arange(8)
     single = {factor: probe(lr_factors=[factor]).train() for factor in (0.5, 2.0)}
     for index, (factor, one) in enumerate(single.items()):
-        one.heads[0].load_state_dict(swept.heads[index].state_dict())
-        optimizer = torch.optim.SGD(one.heads.parameters(), lr=0.1 * factor, momentum=0.9)
+        one.sweep.heads[0].load_state_dict(swept.sweep.heads[index].state_dict())
+        optimizer = torch.optim.SGD(one.sweep.heads.parameters(), lr=0.1 * factor, momentum=0.9)
         for batch in images:
             optimizer.zero_grad()
             F.cross_entropy(one.all_logits(batch)[0], classes).backward()
             optimizer.step()
-    optimizer = torch.optim.SGD(swept.heads.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(swept.sweep.heads.parameters(), lr=0.1, momentum=0.9)
     for batch in images:
         optimizer.zero_grad()
-        losses = [F.cross_entropy(logits, classes) for logits in swept.all_logits(batch)]
-        (0.5 * losses[0] + 2.0 * losses[1]).backward()
+        swept.sweep.losses(swept.all_logits(batch), classes)[0].backward()
         optimizer.step()
     for index, one in enumerate(single.values()):
-        assert torch.allclose(swept.heads[index].weight, one.heads[0].weight, atol=1e-6)
+        assert torch.allclose(swept.sweep.heads[index].weight, one.sweep.heads[0].weight, atol=1e-6)
 
 
 def test_the_best_classifier_on_the_validation_data_is_selected():
@@ -102,9 +101,10 @@ def test_the_best_classifier_on_the_validation_data_is_selected():
     classes = torch.cat(classes)
     with torch.no_grad():
         features = torch.cat([module.backbone.model(batch) for batch in images])
+        norm = module.sweep.norm
         means = torch.stack([features[classes == label].mean(0) for label in range(10)])
-        module.norm.running_mean, module.norm.running_var = features.mean(0), features.var(0)
-        module.heads[2].weight.copy_(means - features.mean(0))
+        norm.running_mean, norm.running_var = features.mean(0), features.var(0)
+        module.sweep.heads[2].weight.copy_(means - features.mean(0))
     trainer = quiet_trainer()
     [metrics] = trainer.validate(module, data, verbose=False)
     assert int(module.best) == 2

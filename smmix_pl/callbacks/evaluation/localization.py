@@ -16,7 +16,7 @@ from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import BoxAccuracy, MaskJaccard
-from smmix_pl.metrics.object_overlap import predicted_box
+from smmix_pl.metrics.box_overlap import predicted_box
 from smmix_pl.mixing import Readout
 from smmix_pl.models.attention import AttentionTap, attention_of_heads
 from smmix_pl.models.backbone import Backbone, GuideConfig

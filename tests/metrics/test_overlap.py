@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from smmix_pl.metrics import BoxAccuracy, MaskJaccard
-from smmix_pl.metrics.object_overlap import IOUS, mass_mask
+from smmix_pl.metrics.box_overlap import IOUS
+from smmix_pl.metrics.mask_overlap import mass_mask
 
 SEEDS = st.integers(0, 10_000)
 
