@@ -1,17 +1,16 @@
 """Photographs with one known object each, from COCO-format annotations or from masks."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from smmix_pl.data.coco_json import read_coco
 from smmix_pl.data.transforms import normalize
 from smmix_pl.errors import InputError
 
@@ -77,26 +76,8 @@ def from_annotations(
 ) -> Iterator[tuple[Path, Image.Image]]:
     """Yield each annotated image, with the mask of its largest instance."""
     for annotation in annotations:
-        content = json.loads(annotation.read_text())
-        largest: dict[int, dict[str, Any]] = {}
-        for instance in content["annotations"]:
-            other = largest.get(instance["image_id"])
-            if not instance.get("iscrowd") and (not other or instance["area"] > other["area"]):
-                largest[instance["image_id"]] = instance
-        for image in content["images"]:
-            if image["id"] in largest and image["file_name"] in files:
-                size = (image["width"], image["height"])
-                yield files[image["file_name"]], instance_mask(largest[image["id"]], size)
-
-
-def instance_mask(instance: dict[str, Any], size: tuple[int, int]) -> Image.Image:
-    """Rasterize the polygons of an instance, or its box if it has none."""
-    mask = Image.new("L", size)
-    pen = ImageDraw.Draw(mask)
-    polygons = instance.get("segmentation")
-    for polygon in polygons if isinstance(polygons, list) else []:
-        pen.polygon(polygon, fill=255)
-    if not polygons:
-        left, top, width, height = instance["bbox"]
-        pen.rectangle((left, top, left + width, top + height), fill=255)
-    return mask
+        for image in read_coco(annotation)[1]:
+            if image.objects and image.name in files:
+                mask = Image.new("L", image.size)
+                image.largest.draw(mask, 255)
+                yield files[image.name], mask

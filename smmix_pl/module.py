@@ -1,43 +1,34 @@
 """The LightningModule: a training step that reads like the paper, and an evaluation step."""
 
-import math
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn import functional as F
-from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
-from smmix_pl.lightning_internals import is_attached, reset_step_metrics, skip_finished_epoch
+from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
 from smmix_pl.losses import LossConfig, SMMixLoss
-from smmix_pl.metrics import OUTLIER, true_classes
+from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
 from smmix_pl.mixing import Mixed, Mixer, soft_labels
 from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
-from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
-from smmix_pl.runs.checkpoint_checks import check_weights, prepare_resume, provenance
-from smmix_pl.runs.schedule_warnings import warn_of_schedule
+from smmix_pl.optim import OptimConfig
 from smmix_pl.seeding import reseed, run_seed
 from smmix_pl.step_timer import span
 
 Batch = tuple[Tensor, Tensor]
 
 
-class SMMixModule(LightningModule):
+class SMMixModule(BaseModule):
     """Trains a timm vision transformer on mixed images and evaluates it on plain ones.
 
     Args:
@@ -69,6 +60,8 @@ class SMMixModule(LightningModule):
         losses: Loss settings.
         optim: Optimizer and learning-rate schedule.
     """
+
+    backbone: Backbone
 
     def __init__(
         self,
@@ -120,7 +113,6 @@ class SMMixModule(LightningModule):
         mixer.check_grid(self.backbone.grid)
         own_classes = self.backbone.model.pretrained_cfg.get("num_classes")
         self.has_trained_head = pretrained and own_classes == num_classes
-        """True if the weights that the module starts from include its class head."""
         if init_from is not None:
             head = self.backbone.class_head
             fresh = [weight.clone() for weight in head.parameters()]
@@ -132,30 +124,18 @@ class SMMixModule(LightningModule):
         self.mixer = mixer
         self.loss_config = losses
         self.optim = optim
-        self.provenance: dict[str, Any] = {}
-        """Mixer and seed that the loaded weights were trained with."""
-        self.mixing: dict[str, float] = {}
-        """What the mixer noted about the last training batch, such as its branch."""
         self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
         self.excluded_classes: Tensor | None
         self.register_buffer("excluded_classes", None, persistent=False)
-        accuracy = MetricCollection(
-            {
-                f"top{k}": MulticlassAccuracy(
-                    num_classes, top_k=k, average="micro", ignore_index=OUTLIER
-                )
-                for k in (1, min(5, num_classes))
-            }
-        )
+        accuracy = topk_accuracy(num_classes)
         self.val_accuracy = accuracy.clone(prefix="val/")
         self.test_accuracy = accuracy.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     @property
-    def global_batch(self) -> int:
-        """Images per optimizer step, over all devices and accumulated batches."""
-        trainer = self.trainer
-        return self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    def method(self) -> str:
+        """Name of the mixer that the weights were trained with."""
+        return str(self.provenance.get("mixer", type(self.mixer).__name__))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits `(B, K)` of images `(B, C, H, W)`, for evaluation.
@@ -198,10 +178,6 @@ class SMMixModule(LightningModule):
             excluded[data.class_subset] = False
             self.excluded_classes = excluded.to(self.device)
 
-    def on_train_start(self) -> None:
-        """Correct the restored progress counters."""
-        skip_finished_epoch(self.trainer)
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Mix, forward, losses, log.
 
@@ -216,7 +192,7 @@ class SMMixModule(LightningModule):
         model = self._guide_model[0] if self._guide_model else self.backbone
         with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
-        self.mixing = mixed.notes
+        self.notes = mixed.notes
         losses = self.criterion.terms(mixed)
         loss = self.criterion.total(losses, self._soft_start())
         if logs_next_step(self.trainer):
@@ -256,53 +232,6 @@ class SMMixModule(LightningModule):
         images, files = batch
         return {"file": files, "probabilities": self(images).float().softmax(dim=1)}
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Create optimizer and schedule for the learning rate of the global batch size."""
-        trainer = self.trainer
-        total_steps = trainer.estimated_stepping_batches
-        if math.isinf(total_steps):
-            raise InputError(
-                f"trainer.max_epochs={trainer.max_epochs}: the cosine schedule needs an end. Set "
-                "trainer.max_epochs or trainer.max_steps."
-            )
-        trainer.fit_loop.setup_data()  # Lightning has not done so if only max_steps sets the end
-        if int(total_steps) < 1 or trainer.num_training_batches < 1:
-            raise InputError(
-                f"trainer.max_epochs={trainer.max_epochs}: leaves no step to train, with "
-                f"trainer.max_steps={trainer.max_steps} and {trainer.num_training_batches} batches "
-                "per epoch. Raise one of them."
-            )
-        lr = self.optim.effective_lr(self.global_batch)
-        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        warn_of_schedule(self.optim, lr, int(total_steps), steps_per_epoch)
-        for logger in self.loggers:
-            logger.log_hyperparams({"effective_lr": lr, "global_batch": self.global_batch})
-        # Lightning clips gradients, and unscales them under fp16, between backward and step. Fused
-        # kernels do not support that.
-        fused = not trainer.gradient_clip_val and trainer.scaler is None
-        optimizer = create_optimizer(self.backbone, self.optim, lr, fused)
-        # Lookahead is not a complete torch optimizer; the one inside is
-        inner = getattr(optimizer, "_base_optimizer", optimizer)
-        inner.register_load_state_dict_pre_hook(keep_config_settings)
-        schedule = create_schedule(optimizer, self.optim, int(total_steps), steps_per_epoch)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": self.optim.interval},
-        }
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the norms of gradients and weights."""
-        if logs_next_step(self.trainer):
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            gradients = [weight.grad for weight in weights if weight.grad is not None]
-            norms = {"grad_norm": gradients, "weight_norm": [weight.detach() for weight in weights]}
-            self.log_dict({f"train/{name}": get_total_norm(of) for name, of in norms.items()})
-
-    def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
-        """Step timm's schedule, which counts in the unit that it was created with."""
-        scheduler.step(self.current_epoch + 1)
-        scheduler.step_update(self.global_step)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how the weights were trained, how images are prepared, and the class names."""
         checkpoint["trained"] = {"mixer": type(self.mixer).__name__, "seed": run_seed()}
@@ -313,14 +242,6 @@ class SMMixModule(LightningModule):
                 "interpolation": data.eval_recipe.interpolation,
                 "label_names": list(map(str, data.class_names)),
             }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject an unsuitable checkpoint before anything is loaded."""
-        if is_attached(self) and self.trainer.state.fn == TrainerFn.FITTING:
-            prepare_resume(self, checkpoint)
-        self.provenance = provenance(checkpoint)
-        if "state_dict" in checkpoint:  # ModelParallelStrategy has loaded it itself, strictly
-            check_weights(self, checkpoint)
 
     def _make_settings_plain(self) -> None:
         """Keep objects and file names out of the settings that checkpoints store."""
@@ -359,13 +280,9 @@ class SMMixModule(LightningModule):
         reset_step_metrics(self.trainer)
         # Not with prog_bar, for which Lightning reads values back from the device at every step
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self._on_device(mixed.lam)
+        lam = mixed.lam.mean() if isinstance(mixed.lam, Tensor) else self.on_device(mixed.lam)
         self.log_dict(
-            {"train/loss": loss.detach(), "lr": self._on_device(lr), "train/lam": lam}
+            {"train/loss": loss.detach(), "lr": self.on_device(lr), "train/lam": lam}
             | {f"train/loss_{name}": value.detach() for name, value in losses.items()}
-            | {f"train/{name}": self._on_device(value) for name, value in mixed.notes.items()}
+            | {f"train/{name}": self.on_device(value) for name, value in mixed.notes.items()}
         )
-
-    def _on_device(self, number: float) -> Tensor:
-        """Return a number as a tensor; Lightning would copy it and wait for the device."""
-        return torch.full((), number, device=self.device)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,13 +42,18 @@ class OptimConfig:
             class token and, in ViTs, position embeddings).
         betas: Averaging coefficients, for Adam and its variants.
         eps: Epsilon, for Adam and its variants.
+        schedule: `cosine`, or for dense tasks `poly` (a power of the remaining run) or `steps`.
+        power: Exponent of `poly`.
+        milestones: Fractions of the run at which `steps` divides the learning rate by 10.
         warmup_epochs: Epochs of linear warm-up.
+        warmup_steps: Optimizer steps of linear warm-up, instead of `warmup_epochs`. It needs
+            `interval=step`.
         warmup_lr: Learning rate of the first step. Not scaled.
         warmup_prefix: Start the cosine after the warm-up, so that it begins at the effective
             learning rate. Otherwise, as is timm's default, the warm-up replaces the beginning of a
             cosine over the complete run. After 5 warm-up epochs of 300, this cosine
             is at 0.999 of the rate; after 5 of 20, at 0.85.
-        min_lr: Learning rate at the end of the cosine. Not scaled.
+        min_lr: Learning rate at the end of `cosine` and `poly`. Not scaled.
         layer_decay: Factor in (0, 1] between the learning rates of one layer and the layer below
             it, for fine-tuning (timm's groups of layers, after BEiT). The heads have the full rate.
         interval: Update the learning rate every `step`, or every `epoch` as the authors do.
@@ -59,7 +65,11 @@ class OptimConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = ADAM_DEFAULTS["betas"]
     eps: float = ADAM_DEFAULTS["eps"]
+    schedule: Literal["cosine", "poly", "steps"] = "cosine"
+    power: float = 1.0
+    milestones: tuple[float, ...] = (8 / 12, 11 / 12)
     warmup_epochs: float = 5.0
+    warmup_steps: int | None = None
     warmup_lr: float = 1e-6
     warmup_prefix: bool = False
     min_lr: float = 1e-5
@@ -86,6 +96,17 @@ class OptimConfig:
                 f"model.optim.layer_decay={self.layer_decay}: must be in (0, 1]. For a ViT-S, 0.65 "
                 "to 0.8 are usual."
             )
+        one_of("model.optim.schedule", self.schedule, ("cosine", "poly", "steps"))
+        in_range("model.optim.power", self.power, 0, hint="1 is linear")
+        for milestone in self.milestones:
+            in_range("model.optim.milestones", milestone, 0, 1, "They are fractions of the run")
+        if self.warmup_steps is not None:
+            in_range("model.optim.warmup_steps", self.warmup_steps, 0)
+            if self.interval == "epoch":
+                raise InputError(
+                    f"model.optim.warmup_steps={self.warmup_steps}: steps cannot be counted with "
+                    "model.optim.interval=epoch. Set interval=step, or use warmup_epochs."
+                )
         name = self.name.removeprefix("lookahead_")
         one_of("model.optim.name", name, list_optimizers())
         info = get_optimizer_info(name)
@@ -242,8 +263,8 @@ def _is_like(found: Any, example: Any) -> bool:
 
 def create_schedule(
     optimizer: Optimizer, config: OptimConfig, total_steps: int, steps_per_epoch: int
-) -> CosineLRScheduler:
-    """Create timm's schedule of linear warm-up and cosine decay to `min_lr`.
+) -> Scheduler:
+    """Create timm's schedule of linear warm-up and decay.
 
     Args:
         optimizer: Holds the peak learning rate.
@@ -253,13 +274,19 @@ def create_schedule(
     """
     unit = steps_per_epoch if config.interval == "epoch" else 1
     total = math.ceil(total_steps / unit)
-    warmup = round(config.warmup_epochs * steps_per_epoch / unit)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, total - warmup) if config.warmup_prefix else total,
-        lr_min=config.min_lr,
-        warmup_t=warmup,
-        warmup_lr_init=config.warmup_lr,
-        warmup_prefix=config.warmup_prefix,
-        t_in_epochs=config.interval == "epoch",
-    )
+    warmup = config.warmup_steps
+    if warmup is None:
+        warmup = round(config.warmup_epochs * steps_per_epoch / unit)
+    length = max(1, total - warmup) if config.warmup_prefix else total
+    shared: dict[str, Any] = {
+        "warmup_t": warmup,
+        "warmup_lr_init": config.warmup_lr,
+        "warmup_prefix": config.warmup_prefix,
+        "t_in_epochs": config.interval == "epoch",
+    }
+    if config.schedule == "steps":
+        steps = [round(length * milestone) for milestone in config.milestones]
+        return MultiStepLRScheduler(optimizer, steps, decay_rate=0.1, **shared)
+    if config.schedule == "poly":
+        return PolyLRScheduler(optimizer, length, config.power, config.min_lr, **shared)
+    return CosineLRScheduler(optimizer, length, config.min_lr, **shared)

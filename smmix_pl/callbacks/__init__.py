@@ -6,6 +6,8 @@ from smmix_pl.callbacks.evaluation.calibration import Calibration, TemperatureSc
 from smmix_pl.callbacks.evaluation.common_corruptions import Corruptions
 from smmix_pl.callbacks.evaluation.confident_errors import ConfidentErrors
 from smmix_pl.callbacks.evaluation.corruption_error import CorruptionError
+from smmix_pl.callbacks.evaluation.knn import KNN
+from smmix_pl.callbacks.evaluation.localization import Localization
 from smmix_pl.callbacks.evaluation.occlusion import Occlusion
 from smmix_pl.callbacks.evaluation.outliers import OutlierDetection, OutlierPrecision
 from smmix_pl.callbacks.evaluation.patch_shuffle import PatchShuffle
@@ -26,6 +28,7 @@ from smmix_pl.callbacks.training.throughput import Throughput
 __all__ = [
     "EMA",
     "FGSM",
+    "KNN",
     "PGD",
     "AttentionQuality",
     "Calibration",
@@ -33,6 +36,7 @@ __all__ = [
     "CorruptionError",
     "Corruptions",
     "Evaluation",
+    "Localization",
     "MixedImages",
     "NonFiniteGuard",
     "Occlusion",

@@ -20,13 +20,36 @@ OPTIONS = (
     *("verbose", "weights_only"),
 )
 """Options and sections of the training commands."""
-DEFAULTS = "_defaults.yaml"
-"""The config that is loaded before all others: loggers, callbacks, checkpoints."""
 
 
-def default_configs() -> list[str]:
-    """Return the path of the config that is loaded before all others."""
-    return [str(configs_folder() / DEFAULTS)]
+def default_configs(task: bool = False) -> list[str]:
+    """Return the path of the config that is loaded before all others.
+
+    Args:
+        task: The config of the downstream tasks instead of that of `SMMixModule`.
+    """
+    return [str(configs_folder() / ("_downstream.yaml" if task else "_defaults.yaml"))]
+
+
+def named_model(words: list[str]) -> str | None:
+    """Return the LightningModule that the last option or config names, or None for `SMMixModule`.
+
+    Settings of `SMMixModule` are written without its name (`model: {backbone: ...}`), those of
+    other classes as `model: {class_path: ..., init_args: {...}}`.
+
+    Args:
+        words: Options with resolved configs.
+    """
+    named = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, assigned, value = word.partition("=")
+        value = value if assigned else following
+        if option in ("--config", "-c") and value:
+            model = (yaml.safe_load(Path(value).read_text()) or {}).get("model")
+            named = model.get("class_path", named) if isinstance(model, dict) else named
+        elif option in ("--model", "--model.class_path") and not value.startswith("{"):
+            named = value
+    return named
 
 
 def check_words(words: list[str]) -> None:
@@ -95,8 +118,9 @@ def _check_config(path: Path) -> None:
             f"--config={path}: has no sections such as model: and data:. See {configs_folder()}."
         )
     model = config.get("model")
+    model = model if isinstance(model, dict) else {}
     for name in FROM_DATA:
-        if isinstance(model, dict) and name in model:
+        if name in model or name in (model.get("init_args") or {}):
             raise InputError(
                 f"--config={path}: sets model.{name}, which comes from the data. Remove it."
             )

@@ -1,14 +1,13 @@
 """The LightningCLI behind `fit`, `validate`, `test`, and `predict`."""
 
-import inspect
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
@@ -23,20 +22,20 @@ from smmix_pl.callbacks import (  # importing all lets configs name them without
     ThrottledProgressBar,
 )
 from smmix_pl.checks import in_range
-from smmix_pl.cli.config_paths import FROM_DATA, default_configs, resolve_configs
+from smmix_pl.cli.config_paths import FROM_DATA, default_configs, named_model, resolve_configs
 from smmix_pl.cli.input_errors import (
-    UNKNOWN_CLASS,
-    UNKNOWN_OPTION,
     input_error,
     parser_error,
     plain,
 )
+from smmix_pl.cli.name_hints import nearest_names
 from smmix_pl.cli.path_settings import expand_settings
 from smmix_pl.cli.precision import resolve_precision
 from smmix_pl.cli.pretrained_settings import prepare_as_pretrained
 from smmix_pl.cli.quiet_libraries import quiet_libraries
 from smmix_pl.cli.run_names import (
     CHANGED_SETTINGS,
+    arguments,
     changed_settings,
     folder_name,
     import_class,
@@ -44,15 +43,11 @@ from smmix_pl.cli.run_names import (
 )
 from smmix_pl.cli.saved_config import SaveRunConfig
 from smmix_pl.cli.trusted_packages import restrict_imports
-from smmix_pl.data import EvalTransform, ImageData, TrainTransform
-from smmix_pl.data.datamodule import SPLITS_OF_STAGE
-from smmix_pl.errors import InputError, did_you_mean
+from smmix_pl.data import ImageData
+from smmix_pl.data.base import SPLITS_OF_STAGE, BaseData
+from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import ConfigPrecedenceCLI
-from smmix_pl.losses import LossConfig
-from smmix_pl.mixing import Mixer
-from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.module import SMMixModule
-from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from smmix_pl.runs.process_state import unchanged_process
@@ -60,12 +55,6 @@ from smmix_pl.runs.start_run import start_run, tested_run
 from smmix_pl.runs.wandb_logger import WandbLogger, finished_run
 from smmix_pl.seeding import run_seed
 
-SECTIONS: dict[str, Callable[..., Any]] = {
-    "model": SMMixModule,
-    "data": ImageData,
-    "trainer": Trainer,
-}
-SETTINGS = (GuideConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
 CONSTRUCTION_ERRORS = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError),
     ValueError,
@@ -98,13 +87,15 @@ def run(words: Sequence[str]) -> None:
     with unchanged_process(), quiet_libraries(), finished_run():
         if command != "fit":  # an evaluation saves no checkpoints
             warnings.filterwarnings("ignore", "The dirpath has changed")
+        words = resolve_configs(list(words))
+        task = named_model(words) is not None
         CommandCLI(
             command,
-            parser_kwargs={command: {"default_config_files": default_configs()}},
+            parser_kwargs={command: {"default_config_files": default_configs(task)}},
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
-            args=resolve_configs(list(words)),
-            **cli_options(),
+            args=words,
+            **cli_options() | (task_options() if task else {}),
         )
 
 
@@ -113,7 +104,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error for an invalid command line instead of printing the usage."""
-        if "ImageData is abstract" in message:
+        if "Data is abstract" in message:
             raise InputError(
                 "--data: no dataset is named before --data.*. Put --config or --data CLASS first."
             ) from ex
@@ -140,9 +131,11 @@ class SMMixCLI(ConfigPrecedenceCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link data to model, and add what Lightning's Trainer does not have."""
+        model = "model.init_args" if self.subclass_mode_model else "model"
         for name in FROM_DATA:
-            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
-        parser.set_defaults({"model.mixer": {"class_path": "smmix_pl.SMMix"}})
+            parser.link_arguments(f"data.{name}", f"{model}.{name}", apply_on="instantiate")
+        if not self.subclass_mode_model:
+            parser.set_defaults({"model.mixer": {"class_path": "smmix_pl.SMMix"}})
         parser.add_argument(
             "--name",
             type=str | None,
@@ -184,7 +177,7 @@ class SMMixCLI(ConfigPrecedenceCLI):
     def before_instantiate_classes(self) -> None:
         """Merge callbacks, set precision and name, and check `--ckpt_path` before all is built."""
         settings = self.settings
-        trainer = settings.trainer
+        model, trainer = arguments(settings.model), settings.trainer
         trainer.callbacks = merged_callbacks(trainer.callbacks or [])
         trainer.precision = resolve_precision(
             trainer.precision, trainer.accelerator, settings.auto_precision
@@ -204,8 +197,8 @@ class SMMixCLI(ConfigPrecedenceCLI):
                 f"file to {self.subcommand}."
             )
         if path and self.subcommand != "fit":  # the checkpoint has all weights
-            settings.model.init_from, settings.model.pretrained = None, False
-        untrained = not (path or settings.model.init_from or settings.model.pretrained)
+            model.init_from, model.pretrained = None, False
+        untrained = not (path or model.get("init_from") or model.get("pretrained"))
         if self.subcommand in ("validate", "test", "predict") and untrained:
             raise InputError(
                 f"--ckpt_path: missing, so that {self.subcommand} would evaluate untrained weights."
@@ -334,6 +327,17 @@ def cli_options() -> dict[str, Any]:
     }
 
 
+def task_options() -> dict[str, Any]:
+    """Return the arguments of an SMMixCLI whose model is another class, named by its path."""
+    import smmix_pl.downstream  # noqa: F401  # so that its classes can be named without the module
+
+    return {
+        "model_class": LightningModule,
+        "subclass_mode_model": True,
+        "datamodule_class": BaseData,
+    }
+
+
 def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
     """Let a later callback replace an earlier one of the same class.
 
@@ -361,32 +365,3 @@ def merged_callbacks(callbacks: list[Namespace]) -> list[Namespace]:
             key = (kind, str(arguments))
         merged[key] = callback
     return list(merged.values())
-
-
-def nearest_names(message: str) -> str:
-    """Return a hint for a jsonargparse message about an unknown name, else an empty string."""
-    lost = UNKNOWN_CLASS.search(message)
-    if lost is not None:
-        classes = {kind.__name__ for kind in subclasses(Mixer, ImageData, Callback)}
-        return did_you_mean(lost[1], classes)
-    found = UNKNOWN_OPTION.search(message)
-    if found is None or "before subcommand" in message:
-        return ""
-    section, *names = found[1].split(".")
-    own = inspect.signature(SECTIONS[section]).parameters if section in SECTIONS else {}
-    if own and names and names[0] not in own:
-        return did_you_mean(f"{section}.{names[0]}", [f"{section}.{name}" for name in own])
-    if not own and names and section.isidentifier() and "Subcommand" in message:
-        return did_you_mean(section, SECTIONS)
-    owners: list[Callable[..., Any]] = [ImageData, *subclasses(ImageData, Mixer), *SETTINGS]
-    nested = {name for owner in owners for name in inspect.signature(owner).parameters}
-    return did_you_mean(names[-1] if names else section, nested)
-
-
-def subclasses(*bases: type) -> list[type]:
-    """Return all subclasses of some classes, at any depth."""
-    below: list[type] = []
-    for base in bases:
-        direct: list[type] = base.__subclasses__()
-        below += direct + subclasses(*direct)
-    return below

@@ -35,20 +35,32 @@ def import_class(class_path: str) -> type:
     return kind
 
 
+def arguments(built: Namespace) -> Namespace:
+    """Return the arguments of a section: of the class that it names, or of `SMMixModule`."""
+    return (built.get("init_args") or Namespace()) if "class_path" in built else built
+
+
+def _method(model: Namespace) -> list[str]:
+    """Return how a model is trained: its mixer with the settings that differ, or its task."""
+    if "class_path" in model:
+        return [_class_name(model)]
+    return [_class_name(model.mixer), *_changed(model.mixer)]
+
+
 def folder_name(settings: Namespace) -> str:
     """Return the default name of a run, which is its folder below `save_dir`.
 
     Args:
         settings: Parsed options of the run.
     """
-    mixer = settings.model.mixer
-    label = "-".join([_class_name(mixer), *_changed(mixer)])
-    return f"{_data_label(settings.data)}/{settings.model.backbone}-{label}".lower()
+    label = "-".join(_method(settings.model))
+    return f"{_data_label(settings.data)}/{arguments(settings.model).backbone}-{label}".lower()
 
 
 def run_subject(settings: Namespace) -> tuple[str, str, str]:
-    """Return backbone, mixer, and dataset of a run."""
-    return settings.model.backbone, _class_name(settings.model.mixer), _data_label(settings.data)
+    """Return backbone, mixer or task, and dataset of a run."""
+    method = _method(settings.model)[0]
+    return arguments(settings.model).backbone, method, _data_label(settings.data)
 
 
 def changed_settings(settings: Namespace) -> list[str]:
@@ -62,17 +74,18 @@ def changed_settings(settings: Namespace) -> list[str]:
         first and those of the network and its data last.
     """
     model, data, trainer = settings.model, settings.data, settings.trainer
+    kind = import_class(model.class_path) if "class_path" in model else SMMixModule
     linked = ("backbone", "mixer", *FROM_DATA, *SAME_RESULTS)
-    own = {name: value for name, value in vars(model).items() if name not in linked}
+    own = {name: value for name, value in vars(arguments(model)).items() if name not in linked}
     network = own.pop("backbone_args", None)
     averages = [one for one in trainer.callbacks or [] if _is_average(one)]
     return [
-        *_changed(model.mixer),
-        *differences(SMMixModule, own),
+        *_method(model)[1:],
+        *differences(kind, own),
         *("-".join([_class_name(average), *_changed(average)]) for average in averages),
         *differences(Trainer, {name: trainer[name] for name in OF_TRAINER}),
         *_changed(data),
-        *differences(SMMixModule, {"backbone_args": network}),
+        *differences(kind, {"backbone_args": network}),
     ]
 
 

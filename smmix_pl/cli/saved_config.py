@@ -9,10 +9,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import description
 from smmix_pl.cli.run_names import CHANGED_SETTINGS, changed_settings
-from smmix_pl.module import SMMixModule
 from smmix_pl.runs.start_run import discard_run
 from smmix_pl.runs.wandb_logger import WandbLogger
 
@@ -41,7 +41,7 @@ class SaveRunConfig(SaveConfigCallback):
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         folder = run_folder(trainer)
         saved = (folder or Path()) / self.config_filename
-        described = {"run": description(trainer, cast(SMMixModule, pl_module), saved)}
+        described = {"run": description(trainer, cast(BaseModule, pl_module), saved)}
         for logger in trainer.loggers:
             if self.config_filename == "config.yaml" or not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(config | described)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from smmix_pl.cli.config_paths import default_configs, resolve_configs
 from smmix_pl.cli.lightning_cli import SMMixCLI, cli_options
 from smmix_pl.data import ImageData
-from smmix_pl.data.datamodule import Images, Split
+from smmix_pl.data.base import Images, Split
 from smmix_pl.data.transforms import Transform
 from smmix_pl.errors import InputError
 from smmix_pl.module import Batch

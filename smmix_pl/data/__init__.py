@@ -4,6 +4,7 @@ from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.datasets.aircraft import Aircraft
 from smmix_pl.data.datasets.cars import StanfordCars
 from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR100
+from smmix_pl.data.datasets.coco_objects import COCOObjects
 from smmix_pl.data.datasets.corrupted import CIFAR10C, CIFAR100C, ImageNetC
 from smmix_pl.data.datasets.cub import CUB
 from smmix_pl.data.datasets.digits import Digits
@@ -25,6 +26,7 @@ from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
 from smmix_pl.data.datasets.shards import Shards
 from smmix_pl.data.datasets.tiny_imagenet import TinyImageNet
+from smmix_pl.data.datasets.voc_objects import VOCObjects
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
 
@@ -35,6 +37,7 @@ __all__ = [
     "CIFAR100C",
     "CUB",
     "Aircraft",
+    "COCOObjects",
     "Digits",
     "EvalTransform",
     "FileData",
@@ -58,4 +61,5 @@ __all__ = [
     "StanfordCars",
     "TinyImageNet",
     "TrainTransform",
+    "VOCObjects",
 ]

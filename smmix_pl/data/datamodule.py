@@ -1,28 +1,22 @@
 """The LightningDataModule that all datasets share."""
 
-import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, Subset
+from torch.utils.data import Subset
 
 from smmix_pl.checks import in_range, one_of
+from smmix_pl.data.base import SPLITS_OF_STAGE, BaseData, Images, Split
 from smmix_pl.data.device_augment import augment
 from smmix_pl.data.device_cache import DeviceCache
 from smmix_pl.data.device_crop import crop_and_resize
 from smmix_pl.data.drawn_operations import DrawnBatch
-from smmix_pl.data.io.download import Archive, fetch
 from smmix_pl.data.io.file_lists import counted
-from smmix_pl.data.io.images import existing_folder, reading_lists
-from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_good
-from smmix_pl.data.samplers import TrainingSampler
+from smmix_pl.data.io.images import reading_lists
+from smmix_pl.data.loaders import ImageLoader, collate_good
 from smmix_pl.data.splits import training_split
 from smmix_pl.data.transforms import (
     EvalTransform,
@@ -46,20 +40,8 @@ from smmix_pl.data.validation import (
 from smmix_pl.errors import InputError
 from smmix_pl.seeding import reseed, run_seed
 
-Split = Literal["train", "val", "test"]
-Images = Dataset[Any]
-"""Map-style dataset of (image, class index); `targets` holds the class indices alone."""
-LIMIT = 1e6
-"""Largest mean and inverse of the smallest deviation; others overflow in normalization."""
-SPLITS_OF_STAGE: dict[str, tuple[Any, ...]] = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": ("predict",),
-}
 
-
-class ImageData(LightningDataModule, ABC):
+class ImageData(BaseData):
     """Images and class indices of one dataset, for training, validation, test, and prediction.
 
     A subclass implements `images` and `find_classes`. The command line links the number of classes,
@@ -97,10 +79,6 @@ class ImageData(LightningDataModule, ABC):
         check: Read every image that the command needs before it starts.
     """
 
-    own_mean: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_MEAN
-    own_std: ClassVar[tuple[float, float, float]] = IMAGENET_DEFAULT_STD
-    archives: ClassVar[tuple[Archive, ...]] = ()
-    """Downloads offered by the owner."""
     class_count: int | None = None
     """Number of classes if the owner fixes it, so that it is known before the files exist."""
     sizes: Sizes | None = None
@@ -113,8 +91,6 @@ class ImageData(LightningDataModule, ABC):
     """Decoded images can be kept in memory."""
     trainable: ClassVar[bool] = True
     """The dataset has a training split; otherwise it is for testing only."""
-    reads_root: ClassVar[bool] = False
-    """The files are in `root`, which must exist unless they are downloaded."""
 
     def __init__(
         self,
@@ -138,27 +114,15 @@ class ImageData(LightningDataModule, ABC):
         augment_on: Literal["host", "device"] = "host",
         check: bool = False,
     ) -> None:
-        super().__init__()
-        for name, value in (("image_size", image_size), ("root", root)):
-            if value is None:
-                raise InputError(f"data.{name}=null: must be set.")
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.root = Path(root).expanduser()
-        self.image_size = (height, width)
-        self.batch_size = batch_size
-        self.num_workers = _cores() if num_workers is None else num_workers
-        self.mean, self.std = mean or self.own_mean, std or self.own_std
+        super().__init__(root, image_size, batch_size, num_workers, mean, std, download, bad_images)
         self.train_recipe, self.eval_recipe = train_transform, eval_transform
         self.repeats = repeats
         self.held_out, self.train_fraction, self.shots = held_out, train_fraction, shots
         self.split_seed = split_seed
         self.predict_dir = None if predict_dir is None else Path(predict_dir).expanduser()
-        self.download = download
-        self.bad_images = bad_images
         self.cache = cache
         self.augment_on = "device" if cache == "device" else augment_on
         self.check = check
-        self._sets: dict[str, Images] = {}
         self._check_settings()
 
     @abstractmethod
@@ -196,16 +160,6 @@ class ImageData(LightningDataModule, ABC):
         """Number of classes. It is read from the files unless the owner fixes it."""
         return len(self.class_names) if self.class_count is None else self.class_count
 
-    def prepare_data(self) -> None:
-        """Download the dataset if requested. Lightning calls this in one process per node.
-
-        Raises:
-            InputError: The download failed, or the root does not hold this dataset.
-        """
-        if self.download:
-            fetch(self.archives, self.root)
-        _ = self.class_names  # missing files fail here, before a logger starts a run
-
     def setup(self, stage: str) -> None:
         """Open the splits of a stage.
 
@@ -213,10 +167,6 @@ class ImageData(LightningDataModule, ABC):
             InputError: Files or labels are missing or wrong, or there are too few images.
         """
         splits = SPLITS_OF_STAGE.get(stage, (stage,))
-        if "train" in map(self.part_of, splits) and not self.trainable:
-            raise InputError(
-                f"data={type(self).__name__}: no training split. Run `smmix test` with it."
-            )
         _ = self.class_names  # also sets what depends on them, such as `class_subset`
         for split in splits:
             self._sets[split] = self._open(split)
@@ -237,30 +187,19 @@ class ImageData(LightningDataModule, ABC):
         names = self.class_names
         return {number: names[number] for number in self.class_subset or range(len(names))}
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of images in each open split."""
-        sets: dict[str, Any] = self._sets
-        return {split: len(images) for split, images in sets.items()}
-
-    def train_dataloader(self) -> ImageLoader:
-        """Return shuffled full batches. Their order depends on seed and epoch alone."""
-        dataset = self._sets["train"]
-        ranks, rank = self._ranks()
-        sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats)
-        return self._loader(dataset, sampler, drop_last=True, first_batch=self._next_batch)
-
-    def val_dataloader(self) -> Any:
-        """Return validation images, each exactly once over all ranks."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> Any:
-        """Return test images, each exactly once over all ranks."""
-        return self._evaluation_loader("test")
+    def plain_train_dataloader(self) -> ImageLoader:
+        """Return training images prepared for evaluation, each exactly once over all ranks."""
+        images = self.images("train", eval_transform(self.eval_recipe, self.image_size))
+        self._sets["plain_train"] = Subset(images, self._training_split(images)[0])
+        return self._evaluation_loader("plain_train")
 
     def predict_dataloader(self) -> Any:
         """Return images and file names, each exactly once over all ranks."""
         return self._evaluation_loader("predict")
+
+    def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
+        """Return a batch of images and class indices, and the errors of bad images."""
+        return collate_good(items)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment what the host did not, normalize, and erase at random, on the device."""
@@ -284,11 +223,9 @@ class ImageData(LightningDataModule, ABC):
 
     def _check_settings(self) -> None:
         """Check the range of each setting, and that the files can exist."""
-        in_range("data.batch_size", self.batch_size, 1, hint="The paper uses 1024 over all devices")
         in_range("data.repeats", self.repeats, 1, 1000, "DeiT uses 3, and 1 turns it off")
         if self.shots is not None:
             in_range("data.shots", self.shots, 1, hint="Set null to train on all images")
-        in_range("data.image_size", min(self.image_size), 1, hint="DeiT uses 224")
         if not 0 <= self.held_out < 1:
             raise InputError(
                 f"data.held_out={self.held_out}: must be in [0, 1), because it is a fraction."
@@ -298,25 +235,12 @@ class ImageData(LightningDataModule, ABC):
                 f"data.train_fraction={self.train_fraction}: must be in (0, 1]. 1 trains on all "
                 "images."
             )
-        in_range("data.num_workers", self.num_workers, 0, 512, "0 loads in the main process")
         in_range("data.split_seed", self.split_seed, 0)
-        one_of("data.bad_images", self.bad_images, ("stop", "skip"))
-        for channel in self.mean:
-            in_range("data.mean", channel, -LIMIT, LIMIT, "Use the means of images in [0, 1]")
-        for channel in self.std:
-            in_range("data.std", channel, 1 / LIMIT, LIMIT, "Use those of images in [0, 1]")
         name = type(self).__name__
         one_of("data.cache", self.cache or "host", ("host", "device"))
         one_of("data.augment_on", self.augment_on, ("host", "device"))
         if self.cache == "host" and not self.cacheable:
             raise InputError(f"data.cache=host: {name} does not support it. Set data.cache=null.")
-        if self.download and not self.archives:
-            raise InputError(
-                f"data.download=true: {name} has no open download. Get it from its owner, unpack "
-                f"it into {self.root}, and set data.download=false."
-            )
-        if self.reads_root and not self.download:
-            existing_folder(self.root)
 
     def _open(self, split: Split | Literal["predict"]) -> Images:
         settings = self.train_recipe, self.image_size, self.mean
@@ -335,9 +259,7 @@ class ImageData(LightningDataModule, ABC):
         check_range(images.targets, self.num_classes, str(self.root), self.has_outliers)
         if part != "train":
             return images
-        kept, validation = training_split(
-            images.targets, self.held_out, self.train_fraction, self.shots, self.split_seed
-        )
+        kept, validation = self._training_split(images)
         if split == "val" and not validation:
             raise InputError(
                 f"data.held_out={self.held_out}: holds out nothing, because every class in "
@@ -348,53 +270,10 @@ class ImageData(LightningDataModule, ABC):
             return DeviceCache(chosen, drawn_crop(*settings), self.num_workers)
         return chosen
 
-    def _check_count(self, split: str, images: int) -> None:
-        ranks = self._ranks()[0]
-        place = self.predict_dir if split == "predict" and self.predict_dir else self.root
-        if split == "train" and images < self.batch_size * ranks:
+    def _training_split(self, images: Any) -> tuple[list[int], list[int]]:
+        if not self.trainable:
             raise InputError(
-                f"data.batch_size={self.batch_size}: larger than the training set in {place} "
-                f"({counted(images, 'image')} for {counted(ranks, 'device')}). Lower "
-                "data.batch_size."
+                f"data={type(self).__name__}: no training split. Run `smmix test` with it."
             )
-        if images < ranks:
-            raise InputError(
-                f"trainer.devices: {counted(images, f'{split} image')} in {place} for {ranks} "
-                "devices. Use fewer devices."
-            )
-
-    def _loader(self, dataset: Images, sampler: Sampler[int], **options: Any) -> ImageLoader:
-        workers = 0 if isinstance(dataset, DeviceCache) else self.num_workers
-        return ImageLoader(
-            CatchBadImages(dataset),
-            skip_bad=self.bad_images == "skip",
-            batch_size=self.batch_size,
-            collate_fn=collate_good,
-            sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
-
-    def _evaluation_loader(self, split: str) -> ImageLoader:
-        dataset = self._sets[split]
-        sampler = UnrepeatedDistributedSampler(dataset, *self._ranks(), shuffle=False)
-        return self._loader(dataset, sampler)
-
-    def _next_batch(self) -> int:
-        """Return the index of the next training batch, above 0 if a run resumes in mid-epoch."""
-        # An epoch's iterator starts at its first batch, after Lightning has restored progress
-        if self.trainer is None or not self.trainer.training:
-            return 0
-        return self.trainer.fit_loop.batch_idx + 1
-
-    def _ranks(self) -> tuple[int, int]:
-        """Return the number of ranks and this rank, (1, 0) without a trainer."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)
+        settings = self.held_out, self.train_fraction, self.shots, self.split_seed
+        return training_split(images.targets, *settings)

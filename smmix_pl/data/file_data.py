@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.base import Images, Split
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.io.cache import PixelCache
 from smmix_pl.data.io.file_lists import Samples
 from smmix_pl.data.io.images import Source, reading_lists, transformed

@@ -85,15 +85,19 @@ class EvalTransform:
             crop square images. `null` uses that of the weights that `model.pretrained` loads, else
             0.875.
         interpolation: `bicubic` or `bilinear`.
+        crop_mode: `center` resizes the shorter side and crops the longer one. `squash` resizes both
+            sides, so that with `crop_ratio=1` all of the image is visible.
     """
 
     crop_ratio: float | None = None
     interpolation: str = "bicubic"
+    crop_mode: Literal["center", "squash"] = "center"
 
     def __post_init__(self) -> None:
         # images are resized by its reciprocal
         in_range("data.eval_transform.crop_ratio", self.crop_pct, 0.05, 1)
         one_of("data.eval_transform.interpolation", self.interpolation, KERNELS)
+        one_of("data.eval_transform.crop_mode", self.crop_mode, ("center", "squash"))
 
     @property
     def crop_pct(self) -> float:
@@ -238,14 +242,26 @@ def eval_transform(recipe: EvalTransform, size: tuple[int, int]) -> Transform:
         recipe: Evaluation settings.
         size: Output (H, W).
     """
-    steps = create_transform(
+    return T.Compose([to_rgb, *eval_steps(recipe, size, recipe.interpolation)])
+
+
+def eval_steps(recipe: EvalTransform, size: tuple[int, int], interpolation: str) -> list[Any]:
+    """Return timm's steps for an evaluation image: resize, center crop, conversion to a tensor.
+
+    Args:
+        recipe: Evaluation settings.
+        size: Output (H, W).
+        interpolation: `nearest` for masks.
+    """
+    steps: list[Any] = create_transform(
         size,
         is_training=False,
         crop_pct=recipe.crop_pct,
-        interpolation=recipe.interpolation,
+        crop_mode=recipe.crop_mode,
+        interpolation=interpolation,
         use_prefetcher=True,
     ).transforms
-    return T.Compose([to_rgb, *steps])
+    return steps
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -17,7 +17,8 @@ from smmix_pl.errors import InputError, one_line
 from smmix_pl.metrics import OUTLIER
 
 if TYPE_CHECKING:
-    from smmix_pl.data.datamodule import ImageData, Split
+    from smmix_pl.data.base import Split
+    from smmix_pl.data.datamodule import ImageData
 
 CHUNK = 4096
 """Number of images per batch of thread tasks, which bounds the results held in memory."""

@@ -5,9 +5,11 @@ Memory does not grow with the number of images, and one reduction per metric is 
 Shapes: B batch, K classes.
 """
 
-from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, true_classes
+from smmix_pl.metrics.accuracy import OUTLIER, SweepAccuracy, topk_accuracy, true_classes
+from smmix_pl.metrics.box_overlap import BoxAccuracy
 from smmix_pl.metrics.class_counts import ClassCounts
 from smmix_pl.metrics.histogram import AdaptiveCalibration, DetectionHistograms, merge_bins
+from smmix_pl.metrics.mask_overlap import MaskJaccard
 from smmix_pl.metrics.probability import ClasswiseCalibration, ProperScores
 from smmix_pl.metrics.reliability import Reliability, ReliabilityBins
 from smmix_pl.metrics.temperature import TemperatureScan
@@ -15,14 +17,17 @@ from smmix_pl.metrics.temperature import TemperatureScan
 __all__ = [
     "OUTLIER",
     "AdaptiveCalibration",
+    "BoxAccuracy",
     "ClassCounts",
     "ClasswiseCalibration",
     "DetectionHistograms",
+    "MaskJaccard",
     "ProperScores",
     "Reliability",
     "ReliabilityBins",
     "SweepAccuracy",
     "TemperatureScan",
     "merge_bins",
+    "topk_accuracy",
     "true_classes",
 ]

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 OUTLIER = -1
 """Label of an image that belongs to none of the classes."""
@@ -24,6 +25,18 @@ def true_classes(labels: Tensor, logits: Tensor) -> Tensor:
     if labels.ndim == 1:
         return labels
     return logits.masked_fill(~labels, -torch.inf).argmax(dim=1)
+
+
+def topk_accuracy(num_classes: int) -> MetricCollection:
+    """Return the metrics `top1` and `top5`, or `topK` with K classes below 5, without outliers."""
+    return MetricCollection(
+        {
+            f"top{k}": MulticlassAccuracy(
+                num_classes, top_k=k, average="micro", ignore_index=OUTLIER
+            )
+            for k in (1, min(5, num_classes))
+        }
+    )
 
 
 class SweepAccuracy(Metric):

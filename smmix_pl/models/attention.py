@@ -161,3 +161,16 @@ def attention_to_tokens(attention: Tensor, grid: tuple[int, int], readout: Reado
     else:
         received = attention[:, :, 0, prefix:].mean(dim=1, dtype=torch.float32)
     return received.unflatten(1, grid)
+
+
+def attention_of_heads(attention: Tensor, grid: tuple[int, int], readout: Readout) -> Tensor:
+    """Compute how much attention each image token receives from each head, `(B, h, G_h, G_w)`.
+
+    Arguments: see `attention_to_tokens`, which averages over heads.
+    """
+    prefix = attention.shape[-1] - grid[0] * grid[1]
+    if readout == "tokens" and attention.shape[2] > 1:
+        received = attention[:, :, prefix:, prefix:].mean(dim=2, dtype=torch.float32)
+    else:
+        received = attention[:, :, 0, prefix:].float()
+    return received.unflatten(2, grid)

@@ -127,9 +127,11 @@ def configured(run: Run) -> dict[str, Any]:
     """Return mixer, model, data, and seed of a run that was not tested, from its config."""
     settings = run.settings
     try:
+        model = settings["model"]
+        method = model if "class_path" in model else model["mixer"]
         return {
-            "mixer": settings["model"]["mixer"]["class_path"].rsplit(".")[-1],
-            "model": settings["model"]["backbone"],
+            "mixer": method["class_path"].rsplit(".")[-1],
+            "model": model.get("init_args", model)["backbone"],
             "data": settings["data"]["class_path"].rsplit(".")[-1],
             "seed": settings["seed_everything"],
         }

@@ -238,6 +238,44 @@ METRICS = (
         ),
     ),
     *_specs(
+        "", ("val",), False,
+        (
+            "top1_lr_{lr}", "top-1 with a learning rate of {lr}", "fraction", "higher",
+            "Accuracy of each classifier of a linear probe",
+        ),
+        ("best_lr", "best learning rate", "", "", "Learning rate of the best linear classifier"),
+    ),
+    *_specs(
+        "", TEST, False,
+        (
+            "jaccard_best_head_{kind}", "Jaccard index of the best head, {kind}", "fraction",
+            "higher",
+            "Jaccard index of attention with masks; the best head of each class, as in IPViT, with "
+            "void pixels excluded (with/localization.yaml)",
+        ),
+        (
+            "jaccard_{kind}", "Jaccard index, {kind}", "fraction", "higher",
+            "Jaccard index of the mean attention over heads with masks (with/localization.yaml)",
+        ),
+        (
+            "corloc_{kind}", "CorLoc, {kind}", "fraction", "higher",
+            "Images whose predicted box overlaps an object by at least one half "
+            "(with/localization.yaml)",
+        ),
+        (
+            "max_box_acc_v2_{kind}", "MaxBoxAccV2, {kind}", "fraction", "higher",
+            "Box accuracy at the best threshold, mean over three IoUs (with/localization.yaml)",
+        ),
+        (
+            "max_box_acc_{kind}_{iou}", "box accuracy at IoU {iou}%, {kind}", "fraction", "higher",
+            "Box accuracy at the best threshold (with/localization.yaml)",
+        ),
+        (
+            "knn_{k}", "kNN top-1 (k = {k})", "fraction", "higher",
+            "Accuracy of weighted nearest neighbors in frozen features (with/knn.yaml)",
+        ),
+    ),
+    *_specs(
         "", VAL_AND_TEST, False,
         ("adaptive_ece", "adaptive ECE", "fraction", "lower", "ECE with bins of equal mass"),
         (

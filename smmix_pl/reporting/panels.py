@@ -113,6 +113,12 @@ PICTURES = (
         "Robustness", True,
     ),
     PictureSpec(
+        "test/localization",
+        "Test images with their objects, and attention or similarity over them with the box that "
+        "it predicts (with/localization.yaml)",
+        "Robustness", True,
+    ),
+    PictureSpec(
         "test/outliers",
         "Confidence of the model in test images and in outliers, which belong to no class",
         "Robustness", True,

@@ -19,7 +19,7 @@ CORNER = 32
 def photographs(tmp_path):
     """Four images, with the same objects as masks and as COCO annotations."""
     rng = np.random.default_rng(0)
-    content = {"images": [], "annotations": []}
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "square"}]}
     mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
     mask[:CORNER, :CORNER] = 1
     for folder in ("images", "masks"):
@@ -32,6 +32,7 @@ def photographs(tmp_path):
         last = CORNER - 1
         large = {
             "image_id": index,
+            "category_id": 1,
             "area": CORNER**2,
             "bbox": [0, 0, last, last],
             # two as polygons, two as boxes

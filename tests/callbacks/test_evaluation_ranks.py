@@ -28,6 +28,7 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
         "--trainer.callbacks.outliers=smmix_pl.data.Folder",
         *("--trainer.callbacks.outliers.root=images", "--trainer.callbacks.outliers.image_size=32"),
         *("--trainer.callbacks.outliers.num_workers=0", "--trainer.callbacks.outliers.val=train"),
+        *("--trainer.callbacks+=KNN", "--trainer.callbacks.ks=[2,5]"),
         cwd=tmp_path,
     )
     for result in results:
@@ -38,3 +39,5 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
     for name in ("top1", "ece", "occlusion_50", "worst_class_top1"):
         assert metrics[name]["images"] == 6, name
     assert metrics["ood_auroc"]["protocol"]["outlier_images"] == 12
+    # the training images of both ranks, without those held out: 5 of one and 4 of the other
+    assert metrics["knn_2"]["protocol"]["training_images"] == 9

@@ -58,6 +58,7 @@ def cub(root: Path) -> Path:
             f"{n} {int(not name.endswith('2.jpg'))}" for n, (_, name) in numbered
         ],
         "classes.txt": [f"{s} {name}" for s, name in enumerate(species, start=1)],
+        "bounding_boxes.txt": [f"{n} {n}.0 2.0 20.0 25.0" for n, _ in numbered],
     }
     for name, lines in lists.items():
         put(folder / name, "\n".join(lines) + "\n")
@@ -133,6 +134,10 @@ def pets(root: Path, wrapped: str = "oxford-iiit-pet") -> Path:
         put(folder / "annotations" / f"{part}.txt", "\n".join(lines) + "\n")
         for line in lines:
             put(folder / "images" / f"{line.split()[0]}.jpg")
+    trimap = np.full((30, 40), 2, dtype=np.uint8)
+    trimap[10:20, 5:25], trimap[12:18, 8:20] = 3, 1
+    (folder / "annotations" / "trimaps").mkdir()
+    Image.fromarray(trimap).save(folder / "annotations" / "trimaps" / "american_bulldog_9.png")
     return root
 
 
@@ -218,3 +223,55 @@ def write_cifar_c(folder: Path, count: int = 10) -> None:
         pixels = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (5 * count, 32, 32, 3))
         np.save(folder / f"{name}.npy", pixels.astype(np.uint8))
     np.save(folder / "labels.npy", np.tile(labels, 5))  # as published: repeated for each severity
+
+
+def voc(root: Path) -> Path:
+    """Two images with masks: a dog with a void border, and a cat with a person."""
+    folder = root / "VOCdevkit" / "VOC2012"
+    objects = {
+        "2007_000001": [("dog", (5, 5, 20, 24))],
+        "2007_000002": [("person", (1, 1, 10, 10)), ("cat", (11, 3, 40, 30))],
+    }
+    for name, boxes in objects.items():
+        put(folder / "JPEGImages" / f"{name}.jpg")
+        entries = "".join(
+            f"<object><name>{category}</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+            f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+            for category, box in boxes
+        )
+        put(folder / "Annotations" / f"{name}.xml", f"<annotation>{entries}</annotation>")
+        mask = np.zeros((30, 40), dtype=np.uint8)
+        for category, (left, top, right, bottom) in boxes:
+            mask[top - 1 : bottom, left - 1 : right] = {"dog": 12, "person": 15, "cat": 8}[category]
+        mask[:2] = 255
+        (folder / "SegmentationClass").mkdir(exist_ok=True)
+        Image.fromarray(mask).convert("P").save(folder / "SegmentationClass" / f"{name}.png")
+    for image_set in ("Segmentation", "Main"):
+        for part in ("train", "val", "trainval"):
+            put(folder / "ImageSets" / image_set / f"{part}.txt", "\n".join(objects) + "\n")
+    return root
+
+
+def coco(root: Path) -> Path:
+    """Two categories with the ids 3 and 7, and four images; the last has no object but a crowd."""
+    runs = {"size": [30, 40], "counts": [0, 60, 1140]}  # the two leftmost columns
+    triangle = [20, 10, 36, 10, 20, 26]
+    crowd = {"category_id": 3, "bbox": [0, 0, 2, 30], "segmentation": runs, "iscrowd": 1}
+    rows = [
+        {"image_id": 1, "category_id": 7, "bbox": [4, 6, 20, 12], "iscrowd": 0},
+        {"image_id": 1} | crowd,
+        {"image_id": 2, "category_id": 3, "bbox": [20, 10, 16, 16], "segmentation": [triangle]},
+        {"image_id": 3, "category_id": 7, "bbox": [1, 1, 30, 20], "segmentation": []},
+        {"image_id": 4} | crowd,
+    ]
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 40, "height": 30} for n in (1, 2, 3, 4)]
+    content = {
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "images": images,
+        "annotations": [{"id": n} | row for n, row in enumerate(rows)],
+    }
+    for part in ("train2017", "val2017"):
+        for image in images:
+            put(root / part / str(image["file_name"]))
+        put(root / "annotations" / f"instances_{part}.json", json.dumps(content))
+    return root

@@ -10,9 +10,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from PIL import Image
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.data.data_label import data_label
-from smmix_pl.data.trainer_datamodule import require_image_data
-from smmix_pl.module import SMMixModule
+from smmix_pl.data.trainer_datamodule import require_base_data
 from smmix_pl.plots.style import add_note
 from smmix_pl.runs.run_files import write_atomic
 
@@ -32,12 +32,6 @@ def current_step(trainer: Trainer) -> int:
     """Return the step under which Lightning logs values computed now."""
     fitting = trainer.state.fn == TrainerFn.FITTING  # a validation belongs to the step before it
     return max(0, trainer.global_step - fitting)
-
-
-def mixer_name(model: SMMixModule) -> str:
-    """Return the name of the mixer that the model was trained with."""
-    name: str = model.provenance.get("mixer", type(model.mixer).__name__)
-    return name
 
 
 def save_figure(
@@ -64,13 +58,10 @@ def save_figure(
     folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is None:
         return
-    model = cast(SMMixModule, model)
-    data = require_image_data(trainer)
+    model = cast(BaseModule, model)
+    data = require_base_data(trainer)
     subject = f"{data_label(type(data), data.root)} {name.split('/')[0]}"
-    add_note(
-        figure,
-        f"{model.hparams['backbone']}, {mixer_name(model)}, {subject}, n = {images}",
-    )
+    add_note(figure, f"{model.hparams['backbone']}, {model.method}, {subject}, n = {images}")
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     png, svg = BytesIO(), BytesIO()
     figure.savefig(png, format="png")

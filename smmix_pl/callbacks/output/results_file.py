@@ -12,10 +12,10 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.callbacks.evaluation.base import finished_evaluations
-from smmix_pl.callbacks.output.figure_saver import mixer_name, run_folder
-from smmix_pl.data.trainer_datamodule import require_image_data
-from smmix_pl.module import SMMixModule
+from smmix_pl.callbacks.output.figure_saver import run_folder
+from smmix_pl.data.trainer_datamodule import require_base_data
 from smmix_pl.runs.results import EvalResult, as_json, write_results
 from smmix_pl.seeding import run_seed
 
@@ -34,7 +34,7 @@ class ResultsFile(Callback):
         folder = run_folder(trainer) if trainer.is_global_zero else None
         if folder is None:
             return
-        run = description(trainer, cast(SMMixModule, pl_module), folder / "config.yaml")
+        run = description(trainer, cast(BaseModule, pl_module), folder / "config.yaml")
         results = as_json(run, [plain_report(trainer), *evaluation_reports(trainer)])
         write_results(folder, results)
         rows = [[name, metric["value"]] for name, metric in results["metrics"].items()]
@@ -69,7 +69,7 @@ def test_images(trainer: Trainer) -> int:
     return sum(len(loader.dataset) for loader in loaders)
 
 
-def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str, Any]:
+def description(trainer: Trainer, model: BaseModule, config: Path) -> dict[str, Any]:
     """Return what is run and with which settings and versions.
 
     Args:
@@ -78,11 +78,12 @@ def description(trainer: Trainer, model: SMMixModule, config: Path) -> dict[str,
         config: Path of the config saved by the command line. If there is none, the settings of the
             model are hashed instead.
     """
-    data = require_image_data(trainer)
+    data = require_base_data(trainer)
     return {
+        "task": model.task,
         "model": model.hparams["backbone"],
         "backbone_args": dict(model.hparams.get("backbone_args") or {}),
-        "mixer": mixer_name(model),
+        "mixer": model.method,
         "data": type(data).__name__,
         "image_size": list(data.image_size),
         "num_classes": model.num_classes,

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.callbacks.evaluation.base import Evaluation
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.data.data_label import data_label
 from smmix_pl.data.io.file_lists import counted
-from smmix_pl.data.trainer_datamodule import image_data
-from smmix_pl.module import SMMixModule
+from smmix_pl.data.trainer_datamodule import base_data
 from smmix_pl.reporting.metric_specs import metric_value
 
 
@@ -24,7 +24,7 @@ class RunSummary(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the header of a training run."""
         if trainer.is_global_zero:
-            for name, value in training_header(trainer, cast(SMMixModule, pl_module)).items():
+            for name, value in training_header(trainer, cast(BaseModule, pl_module)).items():
                 print(f"{name:<14} {value}", flush=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,7 +50,7 @@ class RunSummary(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Print the amount of work before the first batch, when all evaluations are set up."""
-        data = image_data(trainer)
+        data = base_data(trainer)
         if batch_idx == 0 and trainer.is_global_zero and data is not None:
             passes: Counter[str] = Counter()
             for one in trainer.callbacks:  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ class RunSummary(Callback):
             )
 
 
-def training_header(trainer: Trainer, model: SMMixModule) -> dict[str, str]:
+def training_header(trainer: Trainer, model: BaseModule) -> dict[str, str]:
     """Return what is trained, on what, and how, by subject."""
     accumulated = trainer.accumulate_grad_batches
     weights = sum(weight.numel() for weight in model.backbone.parameters())
@@ -72,9 +72,10 @@ def training_header(trainer: Trainer, model: SMMixModule) -> dict[str, str]:
     rows, columns = model.backbone.grid
     header = {
         "Model": f"{model.hparams['backbone']}, {weights:,} parameters, {rows} x {columns} tokens",
-        "Mixer": type(model.mixer).__name__,
+        "Task": model.task,
+        "Mixer": model.method,
     }
-    data = image_data(trainer)
+    data = base_data(trainer)
     if data is not None:
         counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
         header["Data"] = f"{data_label(type(data), data.root)}, {counts} images"

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from smmix_pl.callbacks.output.figure_saver import mixer_name, run_folder, save_figure
+from smmix_pl.callbacks.output.figure_saver import run_folder, save_figure
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
 from smmix_pl.data.trainer_datamodule import require_image_data
@@ -104,7 +104,7 @@ class MixedImages(Callback):
             labels = soft_labels(torch.tensor([target, source]), model.num_classes).to(pair.device)
             mixed = _mix_in_own_branch(model.mixer, pair, labels, model.backbone, self._rng)
             names = (data.class_names[target], data.class_names[source])
-            drawn = {mixer_name(model): (mixed, (target, source))}
+            drawn = {model.method: (mixed, (target, source))}
             examples.append(mixing_example(model.backbone, pair, names, drawn, data.mean, data.std))
         if examples:
             figure, shown = mixing_figure(examples), 2 * len(examples)

@@ -11,11 +11,11 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.errors import InputError
 from smmix_pl.logged_steps import logs_this_step
-from smmix_pl.module import SMMixModule
 
 
 class TrainedBatch(NamedTuple):
@@ -23,7 +23,7 @@ class TrainedBatch(NamedTuple):
 
     epoch: int
     batch_idx: int
-    mixing: dict[str, float]
+    notes: dict[str, float]
     loss: Tensor
 
 
@@ -56,9 +56,9 @@ class NonFiniteGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Store the loss of a batch without reading it from the device."""
-        assert isinstance(pl_module, SMMixModule)
+        assert isinstance(pl_module, BaseModule)
         place = (trainer.current_epoch, trainer.fit_loop.batch_idx)
-        self._batches.append(TrainedBatch(*place, pl_module.mixing, loss.detach()))
+        self._batches.append(TrainedBatch(*place, pl_module.notes, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -150,13 +150,15 @@ def _local_problem(
     rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
     return bool(affected), (
         f"{what}: not finite in epoch {batch.epoch}, batch {batch.batch_idx} ({rank}optimizer step "
-        f"{trainer.global_step}, {_mixing(pl_module, batch)}, {_images(trainer, batch.batch_idx)})"
+        f"{trainer.global_step}, {_notes(pl_module, batch)}, {_images(trainer, batch.batch_idx)})"
     )
 
 
-def _mixing(pl_module: LightningModule, batch: TrainedBatch) -> str:
-    notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in batch.mixing.items())
-    return f"mixed by {type(pl_module.mixer).__name__}{''.join(notes)}"
+def _notes(pl_module: LightningModule, batch: TrainedBatch) -> str:
+    notes = (f", {name.replace('_', ' ')} {value:g}" for name, value in batch.notes.items())
+    mixer = getattr(pl_module, "mixer", None)
+    step = "not mixed" if mixer is None else f"mixed by {type(mixer).__name__}"
+    return step + "".join(notes)
 
 
 def _first_bad_gradient(pl_module: LightningModule) -> str:

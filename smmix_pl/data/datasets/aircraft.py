@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torchvision import datasets
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, incomplete, torchvision_samples

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torchvision import datasets
 
-from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.base import Images, Split
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.transforms import Transform
 from smmix_pl.data.validation import Sizes

@@ -3,18 +3,19 @@
 from functools import cached_property
 from pathlib import Path
 
-from smmix_pl.data.datamodule import Split
-from smmix_pl.data.file_data import FileData
+from smmix_pl.data.base import Split
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
+from smmix_pl.data.objects import Annotation, ObjectData
 from smmix_pl.data.validation import Sizes
 
 
-class CUB(FileData):
+class CUB(ObjectData):
     """CUB-200-2011 (Wah et al., 2011): 200 bird species, 5,994 training and 5,794 test images.
 
     `root` holds `CUB_200_2011/` with its lists `images.txt`, `image_class_labels.txt`,
-    `train_test_split.txt`, and `classes.txt`, and `images/`. Arguments: see `ImageData`.
+    `train_test_split.txt`, and `classes.txt`, and `images/`. `bounding_boxes.txt` has one box per
+    image. Arguments: see `ImageData`.
     """
 
     archives = (
@@ -41,6 +42,18 @@ class CUB(FileData):
             for name, label, train in zip(self._table("images.txt"), labels, is_train, strict=True)
             if train == wanted
         ]
+
+    def annotations(self) -> list[Annotation]:
+        """Return the box of each bird."""
+        boxes = dict(zip(self._table("images.txt"), self._table("bounding_boxes.txt"), strict=True))
+        images, source = self._folder / "images", str(self._folder / "bounding_boxes.txt")
+        found = []
+        for file, _ in self.samples("test"):
+            name = Path(str(file)).relative_to(images).as_posix()
+            left, top, width, height = map(float, boxes[name].split())
+            box = (left, top, left + width, top + height)
+            found.append(Annotation(str(file), source, [box]))
+        return found
 
     @cached_property
     def _folder(self) -> Path:

@@ -6,7 +6,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.base import Images, Split
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.splits import stratified_split
 from smmix_pl.data.transforms import Transform
 

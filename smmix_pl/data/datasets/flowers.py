@@ -7,7 +7,7 @@ from typing import Any
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, incomplete, read_mat

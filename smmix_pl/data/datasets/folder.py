@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.file_lists import Samples, class_folders, folder_samples
 from smmix_pl.errors import InputError

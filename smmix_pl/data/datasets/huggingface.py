@@ -6,7 +6,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.base import Images, Split
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.io.file_lists import check_same_names
 from smmix_pl.data.io.images import BadImage, Content, transformed
 from smmix_pl.data.transforms import Transform

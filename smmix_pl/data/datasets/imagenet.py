@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from timm.data import ImageNetInfo
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.file_lists import (
     Samples,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from smmix_pl.data.datamodule import Images, Split
+from smmix_pl.data.base import Images, Split
 from smmix_pl.data.datasets.imagenet import WORDNET_IDS, ImageNet, readable_names
 from smmix_pl.data.file_data import FileData, LabeledImages
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, folder_samples, subfolders

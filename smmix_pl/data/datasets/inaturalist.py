@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from smmix_pl.checks import one_of
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.file_lists import Samples, incomplete
 from smmix_pl.data.validation import Sizes

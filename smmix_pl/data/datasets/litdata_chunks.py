@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from smmix_pl.data.datamodule import ImageData, Images, Split
+from smmix_pl.data.base import Images, Split
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.io.file_lists import incomplete, read_lines
 from smmix_pl.data.io.images import Content, read_array, transformed
 from smmix_pl.data.transforms import Transform

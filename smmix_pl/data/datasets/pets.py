@@ -1,22 +1,25 @@
 """Oxford-IIIT Pets."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
-from smmix_pl.data.datamodule import Split
-from smmix_pl.data.file_data import FileData
+from smmix_pl.data.base import Split
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import Samples, dataset_folder, read_table
+from smmix_pl.data.objects import VOID, Annotation, ObjectData, read_mask
 from smmix_pl.data.validation import Sizes
 
+TRIMAP = {1: 1, 2: 0, 3: VOID}
+"""Class of each value of a trimap: pet, background, border."""
 
-class OxfordPets(FileData):
+
+class OxfordPets(ObjectData):
     """Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds, 3,680 training and 3,669 test images.
 
     `root` holds the owner's `images/` and `annotations/`, or `oxford-iiit-pet/` with them, as in
-    torchvision. torchvision's own reader would decode every image to get the labels. Arguments: see
-    `ImageData`.
+    torchvision. torchvision's own reader would decode every image to get the labels. The trimaps
+    are masks of one class, the pet. Arguments: see `ImageData`.
     """
 
     archives = (
@@ -46,6 +49,14 @@ class OxfordPets(FileData):
         images = self._folder / "images"
         part: Literal["trainval", "test"] = "trainval" if split == "train" else "test"
         return [(str(images / f"{name}.jpg"), label) for name, label in self._list(part)]
+
+    def annotations(self) -> list[Annotation]:
+        """Return the mask of each pet."""
+        found = []
+        for file, _ in self.samples("test"):
+            mask = self._folder / "annotations" / "trimaps" / f"{Path(str(file)).stem}.png"
+            found.append(Annotation(str(file), str(mask), mask=partial(read_mask, mask, TRIMAP)))
+        return found
 
     @cached_property
     def _folder(self) -> Path:

@@ -1,6 +1,6 @@
 """WebDataset shards."""
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.file_lists import Samples, incomplete, read_lines
 from smmix_pl.data.io.images import SUFFIXES, TarSlice, read_slice

@@ -3,9 +3,8 @@
 from functools import cached_property
 from pathlib import Path
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.datasets.imagenet import readable_names
-from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
 from smmix_pl.data.io.file_lists import (
     Samples,
@@ -14,15 +13,16 @@ from smmix_pl.data.io.file_lists import (
     read_lines,
     read_table,
 )
+from smmix_pl.data.objects import Annotation, ObjectData
 from smmix_pl.data.validation import Sizes
 
 
-class TinyImageNet(FileData):
+class TinyImageNet(ObjectData):
     """Tiny ImageNet (Stanford CS231n): 100,000 training and 10,000 validation images.
 
     `root` holds `tiny-imagenet-200/` with `wnids.txt`, `train/<class>/images/`, and `val/images/`
     with `val_annotations.txt`. The test set has no labels, so, as in papers, the validation set is
-    used for testing. Arguments: see `ImageData`.
+    used for testing. Its list has one box per image. Arguments: see `ImageData`.
     """
 
     own_mean = (0.4802, 0.4481, 0.3975)
@@ -46,9 +46,25 @@ class TinyImageNet(FileData):
         if split == "train":
             return folder_samples(self._folder / "train", self._wordnet_ids, within="images")
         numbers = {name: number for number, name in enumerate(self._wordnet_ids)}
-        rows = read_table(self._folder / "val/val_annotations.txt", 6, "\t")
         images = self._folder / "val" / "images"
-        return [(str(images / file), numbers[name]) for file, name, *_ in rows]
+        return [(str(images / file), numbers[name]) for file, name, *_ in self._val_rows()]
+
+    def annotations(self) -> list[Annotation]:
+        """Return the box of each validation image, whose list includes the last pixels."""
+        images, source = (
+            self._folder / "val" / "images",
+            str(self._folder / "val/val_annotations.txt"),
+        )
+        found = []
+        for file, _, *sides in self._val_rows():
+            left, top, right, bottom = map(float, sides)
+            found.append(
+                Annotation(str(images / file), source, [(left, top, right + 1, bottom + 1)])
+            )
+        return found
+
+    def _val_rows(self) -> list[list[str]]:
+        return read_table(self._folder / "val" / "val_annotations.txt", 6, "\t")
 
     @cached_property
     def _folder(self) -> Path:
