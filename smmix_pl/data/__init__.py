@@ -1,7 +1,9 @@
 """Datasets, one LightningDataModule each."""
 
 from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.datasets.ade20k import ADE20K
 from smmix_pl.data.datasets.aircraft import Aircraft
+from smmix_pl.data.datasets.camvid import CamVid
 from smmix_pl.data.datasets.cars import StanfordCars
 from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR100
 from smmix_pl.data.datasets.corrupted import CIFAR10C, CIFAR100C, ImageNetC
@@ -22,18 +24,24 @@ from smmix_pl.data.datasets.imagenet_variants import (
 from smmix_pl.data.datasets.inaturalist import INaturalist
 from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
+from smmix_pl.data.datasets.segmentation_folder import SegmentationFolder
 from smmix_pl.data.datasets.shards import Shards
 from smmix_pl.data.datasets.tiny_imagenet import TinyImageNet
+from smmix_pl.data.datasets.voc_segmentation import VOCSegmentation
+from smmix_pl.data.dense import DenseData
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
 
 __all__ = [
+    "ADE20K",
     "CIFAR10",
     "CIFAR10C",
     "CIFAR100",
     "CIFAR100C",
     "CUB",
     "Aircraft",
+    "CamVid",
+    "DenseData",
     "Digits",
     "EvalTransform",
     "FileData",
@@ -52,8 +60,10 @@ __all__ = [
     "ImageNetV2",
     "LitData",
     "OxfordPets",
+    "SegmentationFolder",
     "Shards",
     "StanfordCars",
     "TinyImageNet",
     "TrainTransform",
+    "VOCSegmentation",
 ]

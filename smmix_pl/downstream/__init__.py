@@ -1,1 +1,7 @@
 """Downstream tasks of a trained backbone, one LightningModule each."""
+
+from smmix_pl.downstream.pyramid import FeaturePyramid
+from smmix_pl.downstream.segmentation import SemanticSegmentation
+from smmix_pl.downstream.transfer import TransferModule
+
+__all__ = ["FeaturePyramid", "SemanticSegmentation", "TransferModule"]
