@@ -15,6 +15,7 @@ from smmix_pl.callbacks.evaluation.per_class import PerClassMetrics
 from smmix_pl.callbacks.output.predictions_csv import PredictionsCSV
 from smmix_pl.callbacks.output.results_file import ResultsFile
 from smmix_pl.callbacks.output.run_summary import RunSummary
+from smmix_pl.callbacks.output.segmentation_pictures import SegmentationPictures
 from smmix_pl.callbacks.output.summary_table import SummaryTable
 from smmix_pl.callbacks.training.attention_quality import AttentionQuality
 from smmix_pl.callbacks.training.ema import EMA
@@ -49,6 +50,7 @@ __all__ = [
     "ProgressLines",
     "ResultsFile",
     "RunSummary",
+    "SegmentationPictures",
     "SummaryTable",
     "TemperatureScaling",
     "ThrottledProgressBar",

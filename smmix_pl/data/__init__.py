@@ -1,7 +1,9 @@
 """Datasets, one LightningDataModule each."""
 
 from smmix_pl.data.datamodule import ImageData
+from smmix_pl.data.datasets.ade20k import ADE20K
 from smmix_pl.data.datasets.aircraft import Aircraft
+from smmix_pl.data.datasets.camvid import CamVid
 from smmix_pl.data.datasets.cars import StanfordCars
 from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR100
 from smmix_pl.data.datasets.coco_objects import COCOObjects
@@ -24,13 +26,17 @@ from smmix_pl.data.datasets.imagenette import Imagenette
 from smmix_pl.data.datasets.inaturalist import INaturalist
 from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
+from smmix_pl.data.datasets.segmentation_folder import SegmentationFolder
 from smmix_pl.data.datasets.shards import Shards
 from smmix_pl.data.datasets.tiny_imagenet import TinyImageNet
 from smmix_pl.data.datasets.voc_objects import VOCObjects
+from smmix_pl.data.datasets.voc_segmentation import VOCSegmentation
+from smmix_pl.data.dense import DenseData
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.transforms import EvalTransform, TrainTransform
 
 __all__ = [
+    "ADE20K",
     "CIFAR10",
     "CIFAR10C",
     "CIFAR100",
@@ -38,6 +44,8 @@ __all__ = [
     "CUB",
     "Aircraft",
     "COCOObjects",
+    "CamVid",
+    "DenseData",
     "Digits",
     "EvalTransform",
     "FileData",
@@ -57,9 +65,11 @@ __all__ = [
     "Imagenette",
     "LitData",
     "OxfordPets",
+    "SegmentationFolder",
     "Shards",
     "StanfordCars",
     "TinyImageNet",
     "TrainTransform",
     "VOCObjects",
+    "VOCSegmentation",
 ]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from smmix_pl.data import Folder, LitData, Shards
+from smmix_pl.data import Folder, LitData, SegmentationFolder, Shards
 
 
 def data_label(kind: type, root: str | Path) -> str:
@@ -12,5 +12,5 @@ def data_label(kind: type, root: str | Path) -> str:
         kind: Class of the dataset.
         root: Folder of the dataset.
     """
-    own = issubclass(kind, Folder | Shards | LitData)
+    own = issubclass(kind, Folder | Shards | LitData | SegmentationFolder)
     return (own and Path(root).expanduser().resolve().name) or kind.__name__

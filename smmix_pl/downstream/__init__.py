@@ -2,5 +2,14 @@
 
 from smmix_pl.downstream.frozen_backbone import FrozenBackbone
 from smmix_pl.downstream.linear_probe import LinearProbe
+from smmix_pl.downstream.pyramid import FeaturePyramid
+from smmix_pl.downstream.segmentation import SemanticSegmentation
+from smmix_pl.downstream.transfer import TransferModule
 
-__all__ = ["FrozenBackbone", "LinearProbe"]
+__all__ = [
+    "FeaturePyramid",
+    "FrozenBackbone",
+    "LinearProbe",
+    "SemanticSegmentation",
+    "TransferModule",
+]

@@ -12,16 +12,15 @@ from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, to_
 from torch import Tensor
 
 from smmix_pl.errors import InputError
-from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.pvt import PyramidVisionTransformer
-from smmix_pl.models.timm_model import ImageSize
+from smmix_pl.models.timm_model import HoldsModel, ImageSize
 
 NAMES = ("pos_embed", "patch_pos")
 RELATIVE_TABLE = "relative_position_bias_table"
 
 
 def find_source_size(
-    backbone: Backbone, weights: dict[str, Tensor], path: str | Path
+    backbone: HoldsModel, weights: dict[str, Tensor], path: str | Path
 ) -> ImageSize | None:
     """Return the image size of weights that do not state it, if their grid must be square.
 
@@ -50,7 +49,7 @@ def find_source_size(
 
 
 def resample_positions(
-    backbone: Backbone, weights: dict[str, Tensor], source: ImageSize | None, path: str | Path
+    backbone: HoldsModel, weights: dict[str, Tensor], source: ImageSize | None, path: str | Path
 ) -> dict[str, Tensor]:
     """Return the position embeddings and tables of weights, resampled to the model's image size.
 
@@ -104,7 +103,7 @@ def resample_positions(
     return found
 
 
-def embedded_image_size(backbone: Backbone) -> ImageSize:
+def embedded_image_size(backbone: HoldsModel) -> ImageSize:
     """Return the image size that the model's position embeddings are for."""
     model = backbone.model
     patches = getattr(model, "patch_embed", None)

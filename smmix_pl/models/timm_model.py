@@ -1,6 +1,6 @@
 """Creating timm models by name, with errors that name the option to change."""
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import timm
 import torch
@@ -12,6 +12,18 @@ from smmix_pl.errors import InputError, did_you_mean
 
 ImageSize = tuple[int, int]
 """Rows and columns."""
+
+
+class HoldsModel(Protocol):
+    """Module around a timm model, into which weights can be loaded."""
+
+    model: Any
+    grid: ImageSize
+
+    @property
+    def token_head(self) -> nn.Linear | None:
+        """Classifier of region tokens, if there is one."""
+
 
 SOURCES_OF_WEIGHTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """timm arguments that name files of weights, which some versions of timm unpickle."""

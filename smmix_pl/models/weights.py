@@ -10,7 +10,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import safe_open
@@ -25,7 +25,7 @@ from smmix_pl.models.position_embeddings import (
     find_source_size,
     resample_positions,
 )
-from smmix_pl.models.timm_model import ImageSize
+from smmix_pl.models.timm_model import HoldsModel, ImageSize
 
 Weights = dict[str, Tensor]
 TokenHeadInit = Literal["fresh", "class_head"]
@@ -39,7 +39,7 @@ that it never updates. In Lightning checkpoints with an EMA, `state_dict` is the
 
 
 def load_weights(
-    backbone: Backbone,
+    backbone: HoldsModel,
     path: str | Path,
     token_head: TokenHeadInit = "fresh",
     image_size: ImageSize | None = None,
@@ -258,7 +258,7 @@ def _check_stored(path: Path) -> None:
 
 
 def _adapt(
-    backbone: Backbone, weights: Weights, source: ImageSize | None, path: str | Path
+    backbone: HoldsModel, weights: Weights, source: ImageSize | None, path: str | Path
 ) -> Weights:
     """Convert weights of an original release to timm's names, and to this model's image size."""
     # timm defines the conversion of each family in the module of its model, under this name.
@@ -292,7 +292,7 @@ def _check_fit(model: Any, found: Weights, fitting: Weights, path: str | Path) -
 
 
 def _init_token_head(
-    backbone: Backbone, head: Weights, fitting: Weights, init: TokenHeadInit
+    backbone: HoldsModel, head: Weights, fitting: Weights, init: TokenHeadInit
 ) -> str:
     """Initialize the token head and return its origin."""
     own = backbone.token_head
@@ -302,7 +302,7 @@ def _init_token_head(
     if _shapes(found) == _shapes(own.state_dict()):
         own.load_state_dict(found)
         return "from the file"
-    classifier = backbone.class_head.state_dict()
+    classifier = cast(Backbone, backbone).class_head.state_dict()
     loaded = any(_in_head(backbone.model, name) for name in fitting)
     if init == "class_head" and loaded and _shapes(classifier) == _shapes(own.state_dict()):
         own.load_state_dict(classifier)

@@ -167,6 +167,36 @@ METRICS = (
         ("ece", "ECE", "fraction", "lower", "Expected calibration error, 15 bins"),
     ),
     *_specs(
+        "Segmentation", (), False,
+        (
+            "train/loss_segmentation", "segmentation loss", "nats", "lower",
+            "Cross entropy of the pixels",
+        ),
+        (
+            "train/loss_auxiliary", "auxiliary loss", "nats", "lower",
+            "Cross entropy of the auxiliary head, weighted",
+        ),
+    ),
+    *_specs(
+        "Segmentation", VAL_AND_TEST, False,
+        (
+            "miou", "mIoU", "fraction", "higher",
+            "Mean intersection over union of the classes that occur",
+        ),
+        (
+            "mean_accuracy", "mean class accuracy", "fraction", "higher",
+            "Mean pixel accuracy of the classes that occur",
+        ),
+        (
+            "pixel_accuracy", "pixel accuracy", "fraction", "higher",
+            "Fraction of labeled pixels that are right",
+        ),
+    ),
+    *_specs(
+        "Segmentation", TEST, False,
+        ("iou_{kind}", "IoU, {kind}", "fraction", "higher", "Intersection over union of a class"),
+    ),
+    *_specs(
         "", TEST, True,
         (
             "ece_scaled", "ECE after temperature scaling", "fraction", "lower",
@@ -311,6 +341,7 @@ METRICS = (
 )  # fmt: skip
 
 HEADLINE = (
+    *("miou", "mean_accuracy", "pixel_accuracy"),
     *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
     *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),
 )

@@ -39,6 +39,10 @@ PANELS = {
         "How good is it, and does averaging the weights help?",
         "With EMA, val is the average of the weights and val_weights are the trained weights.",
     ),
+    "Segmentation": Panel(
+        "How well does it segment?",
+        "Runs of `SemanticSegmentation` only. Pictures show the truth and the prediction.",
+    ),
     "Calibration": Panel(
         "Is it calibrated?",
         "ECE is the gap between confidence and accuracy; 0 is best. The diagram shows whether the "
@@ -65,6 +69,12 @@ PICTURES = (
         "Random validation images of different classes, the model's attention, and what the run's "
         "mixer makes of each pair, with the resulting labels",
         "Mixing",
+    ),
+    PictureSpec(
+        "val/segmentation", "Validation images with their masks and predictions", "Segmentation"
+    ),
+    PictureSpec(
+        "test/segmentation", "Test images with their masks and predictions", "Segmentation"
     ),
     PictureSpec(
         "test/reliability",

@@ -1,0 +1,162 @@
+"""Semantic segmentation: pyramid, decoders, scores, and a run from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.programs import refusal, run_here
+from PIL import Image
+
+from smmix_pl.cli.main import main
+from smmix_pl.downstream.decoders import SemanticFPN, UPerNet
+from smmix_pl.downstream.pyramid import FeaturePyramid
+from smmix_pl.downstream.sliding import slide, whole
+from smmix_pl.metrics.segmentation import segmentation_scores
+
+SMALL = {
+    "deit_tiny_patch16_224": {"embed_dim": 24, "depth": 4, "num_heads": 2},
+    "cait_xxs24_224": {"embed_dim": 24, "depth": 4, "num_heads": 2},
+    "pvt_tiny": {"embed_dims": (8, 16, 20, 32), "depths": (1, 1, 1, 1)},
+    "pvt_v2_b1": {"depths": (1, 1, 1, 1)},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 1, 1, 1)},
+}
+"""A small member of each family of the paper's backbones."""
+
+
+def write_images(root, sizes=((40, 48),) * 4):
+    """Write images whose bright half is class 1."""
+    for split in ("train", "val"):
+        for folder in ("images", "masks"):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+        for index, (height, width) in enumerate(sizes):
+            mask = np.zeros((height, width), np.uint8)
+            mask[:, : width // 2] = 1
+            mask[0] = 255
+            Image.fromarray(np.where(mask == 1, 220, 30).astype(np.uint8)).convert("RGB").save(
+                root / split / "images" / f"{index}.jpg"
+            )
+            Image.fromarray(mask).save(root / split / "masks" / f"{index}.png")
+    (root / "classes.txt").write_text("Dark\nBright\n")
+    return root
+
+
+def words(root, command="fit"):
+    return [
+        command,
+        *("--model=smmix_pl.downstream.SemanticSegmentation", "--data=SegmentationFolder"),
+        *("--model.backbone=vit_tiny_patch16_224", f"--data.root={root}", "--data.image_size=32"),
+        "--model.backbone_args={patch_size: 8, embed_dim: 24, depth: 4, num_heads: 2}",
+        *("--data.num_workers=0", "--data.batch_size=2", "--trainer.accelerator=cpu"),
+        *("--data.scale=[1.0, 1.0]", "--data.max_class_ratio=1.0", "--model.optim.lr=0.01"),
+    ]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pyramid_has_maps_at_four_strides(name):
+    pyramid = FeaturePyramid(name, (64, 96), SMALL[name])
+    maps = pyramid(torch.randn(2, 3, 64, 96))
+    shapes = [tuple(one.shape[1:]) for one in maps]
+    sizes = [(64 // stride, 96 // stride) for stride in (4, 8, 16, 32)]
+    assert shapes == [(c, *size) for c, size in zip(pyramid.channels, sizes, strict=True)]
+    for decoder in (SemanticFPN, UPerNet):
+        assert decoder(pyramid.channels, 8)(maps).shape == (2, 8, 16, 24)
+    sum(one.mean() for one in maps).backward()
+    assert all(weight.grad is not None for weight in pyramid.parameters())
+
+
+def test_scores_are_those_of_pixels():
+    generator = torch.Generator().manual_seed(0)
+    true, found = torch.randint(0, 4, (2, 500), generator=generator)
+    true[true == 3] = 2  # class 3 is predicted, but never true
+    confusion = torch.zeros(5, 5, dtype=torch.long)
+    for row, column in zip(true, found, strict=True):
+        confusion[row, column] += 1
+    scores = segmentation_scores(confusion)
+    iou = [
+        float(((true == k) & (found == k)).sum() / ((true == k) | (found == k)).sum())
+        for k in range(4)
+    ]
+    assert scores.iou[:4].tolist() == pytest.approx(iou)
+    assert bool(scores.iou[4].isnan())
+    assert float(scores.miou) == pytest.approx(np.mean(iou))
+    recall = [float((found[true == k] == k).float().mean()) for k in range(3)]
+    assert float(scores.mean_accuracy) == pytest.approx(np.mean(recall))
+    assert float(scores.pixel_accuracy) == pytest.approx(float((true == found).float().mean()))
+
+
+@pytest.mark.parametrize("size", [(20, 50), (64, 64), (70, 33)])
+def test_windows_and_whole_images_cover_every_pixel(size):
+    images = torch.randn(1, 3, *size)
+    for infer in (
+        lambda x: slide(torch.tanh, x, (32, 32), 1 / 3),
+        lambda x: whole(torch.tanh, x, 32),
+    ):
+        assert infer(images).allclose(images.tanh(), atol=1e-6)
+
+
+def test_a_run_learns_and_reports(tmp_path):
+    root = write_images(tmp_path / "scenes", ((40, 48), (30, 50), (40, 48), (64, 33)))
+    options = ["--trainer.max_epochs=8", "--model.optim.warmup_epochs=0", "--name=own"]
+    run_here(*words(root), *options, cwd=tmp_path)
+    run = tmp_path / "runs/own/version_0"
+    test = [*words(root, "test"), f"--ckpt_path={run}/checkpoints/last.ckpt", "--name=tested"]
+    test += ["--trainer.callbacks+=SegmentationPictures"]
+    assert "mIoU" in run_here(*test, cwd=tmp_path)
+    tested = tmp_path / "runs/tested/version_0"
+    results = json.loads((tested / "results.json").read_text())
+    assert results["run"]["task"] == "semantic segmentation"
+    assert results["metrics"]["iou_bright"]["value"] > 0.5
+    assert Image.open(tested / "pictures/test_segmentation.png").size[0] > 100
+
+
+def broken(root, change):
+    write_images(root)
+    change(root)
+    return words(root)
+
+
+BAD = {
+    "missing mask": (lambda r: (r / "train/masks/1.png").unlink(), ("1.png", "1.jpg")),
+    "mask of another size": (
+        lambda r: Image.new("L", (9, 9)).save(r / "train/masks/0.png"),
+        ("0.png", "0.jpg", "9 x 9"),
+    ),
+    "unknown class": (
+        lambda r: Image.new("L", (48, 40), 7).save(r / "train/masks/0.png"),
+        ("0.png", "value 7", "1,920"),
+    ),
+    "color mask": (
+        lambda r: Image.new("RGB", (48, 40)).save(r / "train/masks/0.png"),
+        ("0.png", "RGB"),
+    ),
+    "no class names": (lambda r: (r / "classes.txt").unlink(), ("classes.txt",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_are_reported(case, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    change, parts = BAD[case]
+    options = ["--trainer.max_epochs=1", "--trainer.callbacks=[]", "--trainer.logger=false"]
+    line = refusal(main, [*broken(tmp_path / "data", change), *options], capsys)
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("option", "parts"),
+    [
+        ("--data.image_size=40", ("data.image_size", "16")),
+        ("--model.decoder=unet", ("decoder", "unet")),
+        ("--model.frozn=true", ("frozn", "frozen")),
+        ("--model.backbone=resnet18", ("resnet18",)),
+    ],
+)
+def test_bad_options_are_reported(option, parts, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    root = write_images(tmp_path / "data")
+    options = [*words(root), "--trainer.max_epochs=1", "--trainer.logger=false", option]
+    line = refusal(main, options, capsys)
+    assert all(part in line for part in parts), line
