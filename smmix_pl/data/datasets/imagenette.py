@@ -3,7 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
-from smmix_pl.data.datamodule import Split
+from smmix_pl.data.base import Split
 from smmix_pl.data.datasets.imagenet import readable_names
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.download import Archive
