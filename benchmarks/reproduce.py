@@ -25,7 +25,7 @@ import smoke_data
 import torch
 import yaml
 
-from smmix_pl.reporting.metric_specs import metric_name
+from smmix_pl.reporting.metric_names import metric_name
 from smmix_pl.reporting.published import DEIT_S, PUBLISHED, REDUCED, VIT_B, VIT_L, VIT_S, Published
 from smmix_pl.runs.results import read_results
 

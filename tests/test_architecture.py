@@ -16,7 +16,7 @@ import yaml
 import smmix_pl
 from smmix_pl import mixing
 from smmix_pl.cli.main import main
-from smmix_pl.reporting.metric_specs import metric_spec
+from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.panels import PICTURES, TABLES
 
 ROOT = Path(__file__).parent.parent

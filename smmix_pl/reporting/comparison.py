@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from smmix_pl.errors import InputError
 from smmix_pl.plots import accuracy_curves, reliability_curves
 from smmix_pl.plots.style import add_note
-from smmix_pl.reporting.metric_specs import (
+from smmix_pl.reporting.metric_names import (
     footnotes,
     metric_name,
     metric_spec,

@@ -11,13 +11,8 @@ from matplotlib.figure import Figure
 from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.line_plots import can_share_a_plot, caption, line_plot
 from smmix_pl.reporting.logged_run import Run, headline
-from smmix_pl.reporting.metric_specs import (
-    HEADLINE,
-    footnotes,
-    metric_name,
-    metric_value,
-    shown_metrics,
-)
+from smmix_pl.reporting.metric_names import footnotes, metric_name, metric_value, shown_metrics
+from smmix_pl.reporting.metric_specs import HEADLINE
 from smmix_pl.reporting.paired_seeds import (
     Method,
     add_run,

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from smmix_pl.plots.style import add_note, draw_band, line_style, new_panel, paper_style
 from smmix_pl.reporting.logged_run import Run, headline, loss_settings
-from smmix_pl.reporting.metric_specs import metric_name, metric_spec
+from smmix_pl.reporting.metric_names import metric_name, metric_spec
 
 POINTS = 200
 """Maximum number of points of a line; longer ones are averaged."""

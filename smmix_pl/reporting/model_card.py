@@ -7,7 +7,7 @@ import yaml
 
 from smmix_pl.errors import InputError
 from smmix_pl.models.weights import open_checkpoint, settings_in
-from smmix_pl.reporting.metric_specs import metric_name, metric_value, shown_metrics
+from smmix_pl.reporting.metric_names import metric_name, metric_value, shown_metrics
 from smmix_pl.runs.checkpoint_checks import provenance
 from smmix_pl.runs.results import read_results
 

@@ -19,7 +19,7 @@ from smmix_pl.reporting.comparison import (
     named_folders,
     save_figures,
 )
-from smmix_pl.reporting.metric_specs import footnotes, metric_name, metric_value, shown_metrics
+from smmix_pl.reporting.metric_names import footnotes, metric_name, metric_value, shown_metrics
 from smmix_pl.runs.results import read_results
 
 Method = Mapping[int, Results]

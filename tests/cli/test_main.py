@@ -17,7 +17,8 @@ import smmix_pl
 from smmix_pl.cli.config_paths import OPTIONS, configs_folder
 from smmix_pl.cli.main import TOOLS, TRAINING, main
 from smmix_pl.errors import InputError
-from smmix_pl.reporting.metric_specs import METRICS, metric_spec
+from smmix_pl.reporting.metric_names import metric_spec
+from smmix_pl.reporting.metric_specs import METRICS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in configs_folder().glob("[!_]*.yaml"))

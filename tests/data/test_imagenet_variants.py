@@ -36,7 +36,7 @@ from smmix_pl.data import (
 from smmix_pl.data.datasets.corrupted import ALEXNET_ERRORS, CORRUPTIONS
 from smmix_pl.data.datasets.imagenet import WORDNET_IDS
 from smmix_pl.errors import InputError
-from smmix_pl.reporting.metric_specs import metric_name
+from smmix_pl.reporting.metric_names import metric_name
 
 SMALL = {"image_size": 32, "batch_size": 16, "num_workers": 0}
 INFO = files("timm.data") / "_info"

@@ -12,7 +12,7 @@ from helpers.programs import run_here
 from PIL import Image
 from safetensors.torch import save_file
 
-from smmix_pl.reporting.metric_specs import metric_spec
+from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.panels import PANELS, PICTURES
 
 SMALL = "{patch_size: 5, embed_dim: 32, depth: 2, num_heads: 2}"

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from smmix_pl.reporting.metric_specs import METRICS, metric_name, metric_spec, metric_value
+from smmix_pl.reporting.metric_names import metric_name, metric_spec, metric_value
+from smmix_pl.reporting.metric_specs import METRICS
 from smmix_pl.reporting.panels import PANELS, PICTURES, markdown
 
 

@@ -8,7 +8,7 @@ from helpers.programs import refusal, run_here
 
 from smmix_pl import Mixer
 from smmix_pl.cli.main import main
-from smmix_pl.reporting.metric_specs import metric_spec
+from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.panels import PANELS, PICTURES
 from smmix_pl.reporting.wandb_dashboard import COMPARED, MACHINE, section_keys
 

@@ -26,7 +26,7 @@ from smmix_pl.callbacks.output import results_file
 from smmix_pl.cli.main import main
 from smmix_pl.data import EvalTransform, TrainTransform
 from smmix_pl.reporting import comparison as compare
-from smmix_pl.reporting.metric_specs import metric_name
+from smmix_pl.reporting.metric_names import metric_name
 from smmix_pl.reporting.published import matching
 from smmix_pl.runs.results import Curve, read_results
 

@@ -9,7 +9,8 @@ from helpers import processes
 from helpers.wandb_file import read_records
 from wandb.proto.wandb_internal_pb2 import Record
 
-from smmix_pl.reporting.metric_specs import METRICS, metric_spec
+from smmix_pl.reporting.metric_names import metric_spec
+from smmix_pl.reporting.metric_specs import METRICS
 from smmix_pl.reporting.panels import PICTURES, TABLES
 
 OCCASIONAL = ("train/ema_decay", "train/skipped_steps")

@@ -13,7 +13,7 @@ from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots import accuracy_heatmap
-from smmix_pl.reporting.metric_specs import metric_name
+from smmix_pl.reporting.metric_names import metric_name
 from smmix_pl.robustness.corruptions import REPORTED, SEVERITIES, Constants, corrupt
 from smmix_pl.runs.results import Curve, EvalResult
 

@@ -15,7 +15,7 @@ from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.data.data_label import data_label
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.trainer_datamodule import base_data
-from smmix_pl.reporting.metric_specs import metric_value
+from smmix_pl.reporting.metric_names import metric_value
 
 
 class RunSummary(Callback):

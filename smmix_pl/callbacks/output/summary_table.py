@@ -8,13 +8,8 @@ from rich.table import Table
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import evaluation_reports
-from smmix_pl.reporting.metric_specs import (
-    METRICS,
-    metric_name,
-    metric_spec,
-    metric_value,
-    shown_metrics,
-)
+from smmix_pl.reporting.metric_names import metric_name, metric_spec, metric_value, shown_metrics
+from smmix_pl.reporting.metric_specs import METRICS
 from smmix_pl.runs.results import Curve
 
 FILES = {"metrics": "metrics.csv", "results": "results.json", "pictures": "pictures"}

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from smmix_pl.data.io.progress import MinuteClock, duration
-from smmix_pl.reporting.metric_specs import metric_value
+from smmix_pl.reporting.metric_names import metric_value
 
 
 class ProgressLines(ProgressBar):
