@@ -15,7 +15,7 @@ from smmix_pl.downstream.decoders import SemanticFPN, UPerNet, classifier, conv
 from smmix_pl.downstream.sliding import slide, whole
 from smmix_pl.downstream.transfer import TransferModule
 from smmix_pl.errors import InputError
-from smmix_pl.metrics.segmentation import segmentation_scores
+from smmix_pl.metrics.segmentation_scores import segmentation_scores
 from smmix_pl.optim import OptimConfig
 
 DECODERS = {"fpn": SemanticFPN, "upernet": UPerNet}

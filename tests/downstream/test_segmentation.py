@@ -12,7 +12,7 @@ from smmix_pl.cli.main import main
 from smmix_pl.downstream.decoders import SemanticFPN, UPerNet
 from smmix_pl.downstream.pyramid import FeaturePyramid
 from smmix_pl.downstream.sliding import slide, whole
-from smmix_pl.metrics.segmentation import segmentation_scores
+from smmix_pl.metrics.segmentation_scores import segmentation_scores
 
 SMALL = {
     "deit_tiny_patch16_224": {"embed_dim": 24, "depth": 4, "num_heads": 2},
