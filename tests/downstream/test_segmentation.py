@@ -95,11 +95,22 @@ def test_windows_and_whole_images_cover_every_pixel(size):
         assert infer(images).allclose(images.tanh(), atol=1e-6)
 
 
-def test_a_run_learns_and_reports(tmp_path):
+def test_a_run_learns_resumes_exactly_and_reports(tmp_path):
     root = write_images(tmp_path / "scenes", ((40, 48), (30, 50), (40, 48), (64, 33)))
     options = ["--trainer.max_epochs=8", "--model.optim.warmup_epochs=0", "--name=own"]
+    kept = ["ModelCheckpoint", "filename={epoch}", "save_top_k=-1", "every_n_epochs=2"]
+    options += [f"--trainer.callbacks+={kept[0]}", *(f"--trainer.callbacks.{o}" for o in kept[1:])]
     run_here(*words(root), *options, cwd=tmp_path)
     run = tmp_path / "runs/own/version_0"
+    begun = run / "checkpoints/epoch=3.ckpt"
+    run_here(*words(root), *options[:2], "--name=again", f"--ckpt_path={begun}", cwd=tmp_path)
+    ends = [
+        torch.load(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
+        for name in ("own", "again")
+    ]
+    assert ends[1]["global_step"] == ends[0]["global_step"] == 16
+    for name, weight in ends[0]["state_dict"].items():
+        assert torch.equal(weight, ends[1]["state_dict"][name]), name
     test = [*words(root, "test"), f"--ckpt_path={run}/checkpoints/last.ckpt", "--name=tested"]
     test += ["--trainer.callbacks+=SegmentationPictures"]
     assert "mIoU" in run_here(*test, cwd=tmp_path)
