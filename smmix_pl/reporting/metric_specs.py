@@ -10,6 +10,14 @@ from typing import Literal
 
 Unit = Literal["fraction", "nats", "seconds", "GiB", "images/s", "tokens", ""]
 Stage = Literal["val", "val_weights", "test"]
+Source = Literal[
+    "",
+    "evaluation suite",
+    "with/localization.yaml",
+    "with/knn.yaml",
+    "linear probe",
+    "segmentation",
+]
 
 EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")
 TEST: tuple[Stage, ...] = ("test",)
@@ -29,7 +37,8 @@ class MetricSpec:
         panel: Panel of the dashboard and section of the report that shows it, or empty.
         stages: Prefixes under which it is logged: `val` and `test`, and `val_weights` for the
             trained weights beside their average.
-        suite: Logged with the evaluation suite (`with/eval.yaml`) or a corrupted dataset only.
+        source: What logs it, or empty if every classification run does. The evaluation suite is
+            `with/eval.yaml`, or a corrupted dataset.
     """
 
     key: str
@@ -39,7 +48,7 @@ class MetricSpec:
     meaning: str
     panel: str
     stages: tuple[Stage, ...]
-    suite: bool
+    source: Source
 
     @property
     def keys(self) -> list[str]:
@@ -58,13 +67,13 @@ class MetricSpec:
 Row = tuple[str, str, Unit, Literal["higher", "lower", ""], str]
 
 
-def _specs(panel: str, stages: tuple[Stage, ...], suite: bool, *rows: Row) -> list[MetricSpec]:
-    return [MetricSpec(*row, panel, stages, suite) for row in rows]
+def _specs(panel: str, stages: tuple[Stage, ...], source: Source, *rows: Row) -> list[MetricSpec]:
+    return [MetricSpec(*row, panel, stages, source) for row in rows]
 
 
 METRICS = (
     *_specs(
-        "Training", (), False,
+        "Training", (), "",
         ("train/loss", "training loss", "nats", "lower", "Weighted sum of all losses"),
         (
             "train/loss_classification", "classification loss", "nats", "lower",
@@ -92,7 +101,7 @@ METRICS = (
         ),
     ),
     *_specs(
-        "Mixing", (), False,
+        "Mixing", (), "",
         (
             "train/branch", "branch", "", "",
             "1 if a region was pasted, 0 if images were blended (mixers with two branches)",
@@ -104,7 +113,7 @@ METRICS = (
         ),
     ),
     *_specs(
-        "Attention", (), False,
+        "Attention", (), "",
         (
             "attention/entropy", "attention entropy", "fraction", "",
             "Entropy of the guide attention over tokens; 1 if uniform",
@@ -131,7 +140,7 @@ METRICS = (
         ),
     ),
     *_specs(
-        "System", (), False,
+        "System", (), "",
         (
             "images_per_second", "images per second", "images/s", "higher",
             "Throughput over all devices",
@@ -155,17 +164,17 @@ METRICS = (
         ),
     ),
     *_specs(
-        "Validation", EVAL, False,
+        "Validation", EVAL, "",
         ("top1", "top-1", "fraction", "higher", "Accuracy"),
         ("top5", "top-5", "fraction", "higher", "Accuracy within the five most probable classes"),
         ("loss", "loss", "nats", "lower", "Cross entropy"),
     ),
     *_specs(
-        "Calibration", EVAL, False,
+        "Calibration", EVAL, "",
         ("ece", "ECE", "fraction", "lower", "Expected calibration error, 15 bins"),
     ),
     *_specs(
-        "Segmentation", (), False,
+        "Segmentation", (), "segmentation",
         (
             "train/loss_segmentation", "segmentation loss", "nats", "lower",
             "Cross entropy of the pixels",
@@ -176,7 +185,7 @@ METRICS = (
         ),
     ),
     *_specs(
-        "Segmentation", VAL_AND_TEST, False,
+        "Segmentation", VAL_AND_TEST, "segmentation",
         (
             "miou", "mIoU", "fraction", "higher",
             "Mean intersection over union of the classes that occur",
@@ -191,11 +200,11 @@ METRICS = (
         ),
     ),
     *_specs(
-        "Segmentation", TEST, False,
+        "Segmentation", TEST, "segmentation",
         ("iou_{kind}", "IoU, {kind}", "fraction", "higher", "Intersection over union of a class"),
     ),
     *_specs(
-        "", TEST, True,
+        "", TEST, "evaluation suite",
         (
             "ece_scaled", "ECE after temperature scaling", "fraction", "lower",
             "Expected calibration error after temperature scaling, 15 bins",
@@ -266,7 +275,7 @@ METRICS = (
         ),
     ),
     *_specs(
-        "", ("val",), False,
+        "", ("val",), "linear probe",
         (
             "top1_lr_{lr}", "top-1 with a learning rate of {lr}", "fraction", "higher",
             "Accuracy of each classifier of a linear probe",
@@ -274,37 +283,39 @@ METRICS = (
         ("best_lr", "best learning rate", "", "", "Learning rate of the best linear classifier"),
     ),
     *_specs(
-        "", TEST, False,
+        "", TEST, "with/localization.yaml",
         (
             "jaccard_best_head_{kind}", "Jaccard index of the best head, {kind}", "fraction",
             "higher",
             "Jaccard index of attention with masks; the best head of each class, as in IPViT, with "
-            "void pixels excluded (with/localization.yaml)",
+            "void pixels excluded",
         ),
         (
             "jaccard_{kind}", "Jaccard index, {kind}", "fraction", "higher",
-            "Jaccard index of the mean attention over heads with masks (with/localization.yaml)",
+            "Jaccard index of the mean attention over heads with masks",
         ),
         (
             "corloc_{kind}", "CorLoc, {kind}", "fraction", "higher",
-            "Images whose predicted box overlaps an object by at least one half "
-            "(with/localization.yaml)",
+            "Images whose predicted box overlaps an object by at least one half",
         ),
         (
             "max_box_acc_v2_{kind}", "MaxBoxAccV2, {kind}", "fraction", "higher",
-            "Box accuracy at the best threshold, mean over three IoUs (with/localization.yaml)",
+            "Box accuracy at the best threshold, mean over three IoUs",
         ),
         (
             "max_box_acc_{kind}_{iou}", "box accuracy at IoU {iou}%, {kind}", "fraction", "higher",
-            "Box accuracy at the best threshold (with/localization.yaml)",
-        ),
-        (
-            "knn_{k}", "kNN top-1 (k = {k})", "fraction", "higher",
-            "Accuracy of weighted nearest neighbors in frozen features (with/knn.yaml)",
+            "Box accuracy at the best threshold",
         ),
     ),
     *_specs(
-        "", VAL_AND_TEST, False,
+        "", TEST, "with/knn.yaml",
+        (
+            "knn_{k}", "kNN top-1 (k = {k})", "fraction", "higher",
+            "Accuracy of weighted nearest neighbors in frozen features",
+        ),
+    ),
+    *_specs(
+        "", VAL_AND_TEST, "",
         ("adaptive_ece", "adaptive ECE", "fraction", "lower", "ECE with bins of equal mass"),
         (
             "classwise_ece", "class-wise ECE", "fraction", "lower",
@@ -314,18 +325,18 @@ METRICS = (
         ("nll", "NLL", "nats", "lower", "Negative log-likelihood of the true class; the loss"),
     ),
     *_specs(
-        "Calibration", VAL_AND_TEST, False,
+        "Calibration", VAL_AND_TEST, "",
         ("brier", "Brier score", "", "lower", "Brier score, 0 to 2"),
     ),
     *_specs(
-        "Errors", TEST, False,
+        "Errors", TEST, "",
         (
             "worst_class_top1", "top-1 of the worst class", "fraction", "higher",
             "Lowest accuracy of a class",
         ),
     ),
     *_specs(
-        "Robustness", TEST, False,
+        "Robustness", TEST, "",
         (
             "occlusion_{ratio}", "top-1, {ratio}% occlusion", "fraction", "higher",
             "Accuracy with a percentage of the patches dropped at random",

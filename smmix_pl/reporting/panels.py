@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from smmix_pl.reporting.metric_specs import METRICS
+from smmix_pl.reporting.metric_specs import METRICS, Source
 
 
 class Panel(NamedTuple):
@@ -18,7 +18,7 @@ class PictureSpec(NamedTuple):
     key: str
     caption: str
     panel: str
-    suite: bool = False
+    source: Source = ""
 
 
 PANELS = {
@@ -71,10 +71,12 @@ PICTURES = (
         "Mixing",
     ),
     PictureSpec(
-        "val/segmentation", "Validation images with their masks and predictions", "Segmentation"
+        "val/segmentation", "Validation images with their masks and predictions", "Segmentation",
+        "segmentation",
     ),
     PictureSpec(
-        "test/segmentation", "Test images with their masks and predictions", "Segmentation"
+        "test/segmentation", "Test images with their masks and predictions", "Segmentation",
+        "segmentation",
     ),
     PictureSpec(
         "test/reliability",
@@ -100,38 +102,44 @@ PICTURES = (
     ),
     PictureSpec(
         "test/reliability_10", "Reliability diagram of the test images in 10 bins", "Calibration",
-        True,
+        "evaluation suite",
     ),
     PictureSpec(
         "test/reliability_scaled",
-        "Reliability diagram of the test images after temperature scaling", "Calibration", True,
+        "Reliability diagram of the test images after temperature scaling",
+        "Calibration", "evaluation suite",
     ),
     PictureSpec(
         "test/occlusion_batch",
         "Top-1 accuracy on test images with the same patches dropped in all images of a batch",
-        "Robustness", True,
+        "Robustness", "evaluation suite",
     ),
     PictureSpec(
-        "test/shuffle", "Top-1 accuracy on test images cut into shuffled tiles", "Robustness", True
+        "test/shuffle", "Top-1 accuracy on test images cut into shuffled tiles",
+        "Robustness", "evaluation suite"
     ),
     PictureSpec(
-        "test/fgsm", "Top-1 accuracy on test images attacked by FGSM", "Robustness", True
+        "test/fgsm", "Top-1 accuracy on test images attacked by FGSM",
+        "Robustness", "evaluation suite"
     ),
-    PictureSpec("test/pgd", "Top-1 accuracy on test images attacked by PGD", "Robustness", True),
+    PictureSpec(
+        "test/pgd", "Top-1 accuracy on test images attacked by PGD",
+        "Robustness", "evaluation suite",
+    ),
     PictureSpec(
         "test/corruptions", "Top-1 accuracy under common corruptions by severity, 5 is strongest",
-        "Robustness", True,
+        "Robustness", "evaluation suite",
     ),
     PictureSpec(
         "test/localization",
         "Test images with their objects, and attention or similarity over them with the box that "
-        "it predicts (with/localization.yaml)",
-        "Robustness", True,
+        "it predicts",
+        "Robustness", "with/localization.yaml",
     ),
     PictureSpec(
         "test/outliers",
         "Confidence of the model in test images and in outliers, which belong to no class",
-        "Robustness", True,
+        "Robustness", "evaluation suite",
     ),
 )  # fmt: skip
 
@@ -143,13 +151,17 @@ TABLES = {
 
 
 def panel_keys(panel: str) -> list[str]:
-    """Return the keys of the metrics that a panel shows, without the evaluation suite."""
+    """Return the keys of the metrics that a panel shows, without those of overlays."""
     return [key for spec in METRICS if spec.panel == panel for key in spec.panel_keys]
 
 
 def picture_keys(panel: str) -> list[str]:
-    """Return the keys of the figures that a panel shows, without the evaluation suite."""
-    return [picture.key for picture in PICTURES if picture.panel == panel and not picture.suite]
+    """Return the keys of the figures that a panel shows, without those of overlays."""
+    return [
+        picture.key
+        for picture in PICTURES
+        if picture.panel == panel and picture.source in ("", "segmentation")
+    ]
 
 
 def markdown() -> str:
@@ -157,10 +169,10 @@ def markdown() -> str:
     lines = ["| key | unit | better | meaning |", "| --- | --- | --- | --- |"]
     for spec in METRICS:
         keys = ", ".join(f"`{key}`" for key in spec.keys)
-        suite = " (evaluation suite)" if spec.suite else ""
-        lines.append(f"| {keys} | {spec.unit} | {spec.better} | {spec.meaning}{suite} |")
+        source = f" ({spec.source})" if spec.source else ""
+        lines.append(f"| {keys} | {spec.unit} | {spec.better} | {spec.meaning}{source} |")
     for picture in PICTURES:
-        suite = " (evaluation suite)" if picture.suite else ""
-        lines.append(f"| `{picture.key}` | figure | | {picture.caption}{suite} |")
+        source = f" ({picture.source})" if picture.source else ""
+        lines.append(f"| `{picture.key}` | figure | | {picture.caption}{source} |")
     lines += [f"| `{key}` | W&B table | | {meaning} |" for key, meaning in TABLES.items()]
     return "\n".join(lines) + "\n"

@@ -33,7 +33,12 @@ MIXERS += [
     SMMix(switch_prob=1, region_choice="random"),
 ]
 UNSUITABLE = (callbacks.Evaluation, callbacks.ProgressLines, callbacks.ThrottledProgressBar)
-DATASET_SPECIFIC = (callbacks.CorruptionError, callbacks.OutlierPrecision)
+DATASET_SPECIFIC = (
+    callbacks.CorruptionError,
+    callbacks.Localization,
+    callbacks.OutlierPrecision,
+    callbacks.SegmentationPictures,
+)
 CALLBACKS = [
     made
     for made in vars(callbacks).values()

@@ -75,7 +75,7 @@ def test_one_run_has_facts_curves_figures_and_metrics(runs):
     for key in ("train/loss", "val/top1", "val_weights/top1", "train/region_side", "time/guide"):
         assert any(metric_spec(key).meaning in caption for caption in captions), key
     for picture in PICTURES:
-        assert picture.suite or any(picture.caption in caption for caption in captions), picture
+        assert picture.source or any(picture.caption in caption for caption in captions), picture
     for panel in ("test/top1", "val/nll"):  # a single point, and the loss again
         assert not any(metric_spec(panel).meaning + " on the test" in one for one in captions)
     for name in ("Training", "Mixing", "Validation", "Calibration", "System"):

@@ -18,10 +18,10 @@ KEYS = {
     key
     for spec in METRICS
     for key in (spec.panel_keys if "{" in spec.key else spec.keys)
-    if not spec.suite and key not in OCCASIONAL
+    if not spec.source and key not in OCCASIONAL
 }
 """What every run of a recipe logs."""
-FIGURES = {picture.key for picture in PICTURES if not picture.suite}
+FIGURES = {picture.key for picture in PICTURES if not picture.source}
 STEPS = {
     "val": ([3], [7]),
     "val_weights": ([3], [7]),

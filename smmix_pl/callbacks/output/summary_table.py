@@ -57,9 +57,9 @@ def long_curves(trainer: Trainer) -> dict[tuple[float, ...], dict[str, Curve]]:
 
 
 def _place(key: str) -> tuple[bool, int]:
-    """Return where a metric is in the table: that of `METRICS`, with the evaluation suite last."""
+    """Return where a metric is in the table: that of `METRICS`, with overlays last."""
     spec = metric_spec(key)
-    return (True, len(METRICS)) if spec is None else (spec.suite, METRICS.index(spec))
+    return (True, len(METRICS)) if spec is None else (spec.source != "", METRICS.index(spec))
 
 
 def curve_tables(trainer: Trainer) -> list[Table]:
