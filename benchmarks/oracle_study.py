@@ -21,7 +21,8 @@ after the last step. To choose settings, `--held-out` trains on three fifths of 
 evaluates on the rest. `--reduced` trains without the fine-grained and consistency losses.
 
 Object pasted and object hidden are those of guide_quality.py, after training, for windows of the
-object's size. Encodings and runs are written to `--out` and not repeated.
+object's size. Encodings and runs are written to `--out` and not repeated. Differences are from random windows or, without these, from
+the first of `--guides`.
 """
 
 import argparse
@@ -261,10 +262,11 @@ def known_attention(guide: str, masks: Tensor, rng: np.random.Generator) -> Tens
 
 
 def results(found: Mapping[str, Mapping[int, Measured]]) -> Iterator[str]:
-    """Yield a Markdown table: means over seeds, and paired differences from random windows."""
-    baseline = found.get("random", next(iter(found.values())))
+    """Yield a Markdown table: means over seeds, and paired differences from the baseline."""
+    name = "random" if "random" in found else next(iter(found))
+    baseline = found[name]
     names = ("object pasted (%)", "object hidden (%)", "top-1", "NLL")
-    yield from table("guide", *names, "top-1 minus random", "NLL minus random")
+    yield from table("guide", *names, f"top-1 minus {name}", f"NLL minus {name}")
     for guide, runs in found.items():
         cells = [guide]
         for measure, digits in COLUMNS.items():
