@@ -21,8 +21,8 @@ after the last step. To choose settings, `--held-out` trains on three fifths of 
 evaluates on the rest. `--reduced` trains without the fine-grained and consistency losses.
 
 Object pasted and object hidden are those of guide_quality.py, after training, for windows of the
-object's size. Encodings and runs are written to `--out` and not repeated. Differences are from random windows or, without these, from
-the first of `--guides`.
+object's size. Encodings and runs are written to `--out` and not repeated. Differences are from
+random windows or, without these, from the first of `--guides`.
 """
 
 import argparse
