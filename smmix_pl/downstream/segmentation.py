@@ -62,7 +62,6 @@ class SemanticSegmentation(TransferModule):
             recipes of UPerNet use 0.4.
         inference: `whole` evaluates an image in one pass, `slide` in windows of the training size.
         overlap: Fraction of a window that the next one covers too.
-        **settings: See `TransferModule`.
     """
 
     task = "semantic segmentation"

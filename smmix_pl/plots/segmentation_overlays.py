@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from smmix_pl.data.dense import IGNORED
 from smmix_pl.plots.style import SMALL, paper_style, shorten
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 OPACITY = 0.6
 SHOWN = 12
 """Classes in the legend, the most frequent ones first."""
-IGNORED = 255
 
 
 @paper_style
@@ -53,7 +53,7 @@ def segmentation_overlays(
     common = [int(index) for index in np.argsort(-counts)[:SHOWN] if counts[index]]
     figure.legend(
         handles=[Patch(color=_color(index), label=shorten(names[index], 14)) for index in common],
-        loc="outside lower center",
+        loc="outside upper center",
         ncols=6,
         fontsize=SMALL,
     )
