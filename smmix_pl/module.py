@@ -22,6 +22,7 @@ from smmix_pl.mixing import Mixed, Mixer, soft_labels
 from smmix_pl.models.backbone import Backbone, GuideConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig
+from smmix_pl.runs.checkpoint_checks import check_weight_sources
 from smmix_pl.seeding import reseed, run_seed
 from smmix_pl.step_timer import span
 
@@ -88,11 +89,7 @@ class SMMixModule(BaseModule):
         guide = GuideConfig(**guide) if isinstance(guide, dict) else guide
         losses = LossConfig(**losses) if isinstance(losses, dict) else losses
         optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
-        if pretrained and init_from:
-            raise InputError(
-                f"model.init_from={init_from}: cannot be combined with model.pretrained=true. "
-                "Remove one of them."
-            )
+        check_weight_sources(pretrained, init_from)
         if guide.block is not None and mixer.reads_logits:
             raise InputError(
                 f"model.guide.block={guide.block}: {type(mixer).__name__} needs the logits of a "

@@ -7,10 +7,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from smmix_pl.base_module import BaseModule
-from smmix_pl.errors import InputError
 from smmix_pl.models.backbone import Backbone, GuideConfig
-from smmix_pl.models.weights import load_weights, open_checkpoint
-from smmix_pl.runs.checkpoint_checks import provenance
+from smmix_pl.models.weights import load_weights
+from smmix_pl.runs.checkpoint_checks import check_weight_sources, file_provenance
 
 
 class FrozenBackbone(BaseModule):
@@ -73,11 +72,7 @@ def frozen_backbone(
     Raises:
         InputError: The weights do not fit, or two sources of weights are given.
     """
-    if pretrained and init_from:
-        raise InputError(
-            f"model.init_from={init_from}: cannot be combined with model.pretrained=true. Remove "
-            "one of them."
-        )
+    check_weight_sources(pretrained, init_from)
     backbone = Backbone(
         name,
         0,
@@ -90,7 +85,6 @@ def frozen_backbone(
     trained: dict[str, Any] = {}
     if init_from is not None:
         rank_zero_info(load_weights(backbone, init_from, image_size=init_image_size))
-        content = open_checkpoint(init_from)
-        trained = provenance(content) if isinstance(content, dict) else {}
+        trained = file_provenance(init_from)
     backbone.requires_grad_(False)
     return backbone, trained

@@ -77,7 +77,7 @@ class LinearProbe(BaseModule):
         self.save_hyperparameters(logger=False, ignore=["init_from"])
         self.hparams["optim"], self.hparams["pretrained"] = asdict(optim), False
         self.num_classes, self.batch_size, self.optim = num_classes, batch_size, optim
-        self.backbone, self.trained = frozen_backbone(
+        self.backbone, self.provenance = frozen_backbone(
             backbone, image_size, backbone_args, pretrained, init_from, init_image_size
         )
         width = self.backbone.model.num_features
@@ -95,11 +95,6 @@ class LinearProbe(BaseModule):
     def trained_part(self) -> nn.Module:
         """The classifiers."""
         return self.sweep
-
-    @property
-    def method(self) -> str:
-        """Mixer that the backbone was trained with."""
-        return str(self.trained.get("mixer", "none"))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the probe; the backbone stays in eval mode."""
@@ -175,11 +170,6 @@ class LinearProbe(BaseModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how the backbone was trained, and the seed."""
         checkpoint["trained"] = {"mixer": self.method, "seed": run_seed()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject an unsuitable checkpoint before anything is loaded."""
-        super().on_load_checkpoint(checkpoint)
-        self.trained = self.provenance
 
 
 def _check_optimizer(optim: OptimConfig, lr_factors: Sequence[float]) -> None:

@@ -11,9 +11,8 @@ from smmix_pl.downstream.pyramid import FeaturePyramid
 from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
 from smmix_pl.models.timm_model import ImageSize, layer_numbers
-from smmix_pl.models.weights import open_checkpoint
 from smmix_pl.optim import OptimConfig
-from smmix_pl.runs.checkpoint_checks import provenance
+from smmix_pl.runs.checkpoint_checks import check_weight_sources, file_provenance
 from smmix_pl.seeding import reseed, run_seed
 
 
@@ -55,13 +54,14 @@ class TransferModule(BaseModule):
         optim: OptimConfig,
     ) -> None:
         super().__init__()
+        check_weight_sources(pretrained, init_from)
         self.num_classes, self.batch_size, self.optim = num_classes, batch_size, optim
         self.image_size = image_size
         self.backbone = FeaturePyramid(
             backbone, image_size, backbone_args, pretrained, init_from, init_image_size, frozen
         )
-        if init_from is not None and not init_from.endswith(".safetensors"):
-            self.provenance = provenance(open_checkpoint(init_from))
+        if init_from is not None:
+            self.provenance = file_provenance(init_from)
         self.save_hyperparameters(
             {
                 **{"backbone": backbone, "backbone_args": backbone_args, "mean": mean, "std": std},

@@ -6,6 +6,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from smmix_pl.errors import InputError
+from smmix_pl.models.weights import open_checkpoint
 from smmix_pl.runs.training_state import (
     check_progress,
     follow_moved_folder,
@@ -36,6 +37,29 @@ def provenance(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return how the weights of a checkpoint were trained: mixer and seed, as far as known."""
     trained = checkpoint.get("trained")
     return trained if isinstance(trained, dict) else {}
+
+
+def file_provenance(path: str) -> dict[str, Any]:
+    """Return how the weights in a file were trained: mixer and seed, as far as known.
+
+    Raises:
+        InputError: The file is missing or corrupt.
+    """
+    content = open_checkpoint(path)
+    return provenance(content) if isinstance(content, dict) else {}
+
+
+def check_weight_sources(pretrained: bool, init_from: str | None) -> None:
+    """Reject a model that starts from two sources of weights.
+
+    Raises:
+        InputError: Both are given.
+    """
+    if pretrained and init_from:
+        raise InputError(
+            f"model.init_from={init_from}: cannot be combined with model.pretrained=true. Remove "
+            "one of them."
+        )
 
 
 def check_weights(module: LightningModule, checkpoint: dict[str, Any]) -> None:
