@@ -1,7 +1,6 @@
 """Config files by name: a path, or one of the shipped configs."""
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ NULL = re.compile(r"^(--data\.(?:init_args\.)?(?:train|eval)_transform)\.(\w+)=(
 """jsonargparse passes on a null at this depth as the word None."""
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """Model settings that come from the data."""
-OPTIONS = (
-    *("auto_precision", "ckpt_path", "config", "data", "finite", "help", "model", "name"),
-    *("print_config", "return_predictions", "seed_everything", "test_after_fit", "trainer"),
-    *("verbose", "weights_only"),
-)
-"""Options and sections of the training commands."""
 
 
 def default_configs(task: bool = False) -> list[str]:
@@ -50,19 +43,6 @@ def named_model(words: list[str]) -> str | None:
         elif option in ("--model", "--model.class_path") and not value.startswith("{"):
             named = value
     return named
-
-
-def check_words(words: list[str]) -> None:
-    """Check configs and mistyped sections, before the imports that a parser needs.
-
-    Raises:
-        InputError: There is no such config, or a section is one that was probably mistyped.
-    """
-    resolve_configs(words)
-    for word in words:
-        name = re.split(r"[.+=]", word.removeprefix("--"))[0]
-        if word.startswith("--") and name not in OPTIONS and get_close_matches(name, OPTIONS):
-            raise InputError(f"--{name}: unknown option. {did_you_mean(name, OPTIONS)}")
 
 
 def resolve_configs(words: list[str]) -> list[str]:

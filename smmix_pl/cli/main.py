@@ -70,7 +70,8 @@ def main(args: Sequence[str] | None = None) -> None:
             module = import_module(f"smmix_pl.cli.{command.replace('-', '_')}")
             module.main(words[1:])
         elif command in TRAINING:
-            import_module("smmix_pl.cli.config_paths").check_words(words)
+            import_module("smmix_pl.cli.config_paths").resolve_configs(words)
+            import_module("smmix_pl.cli.option_names").check_names(words)
             import_module("smmix_pl.cli.lightning_cli").run(words)
         elif command.startswith("-"):
             raise InputError(f"{command}: a command must come first. Run `smmix --help`.")

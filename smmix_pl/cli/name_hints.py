@@ -1,28 +1,15 @@
 """Hints about mistyped names of options and classes."""
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from itertools import chain
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from smmix_pl.base_module import BaseModule
 from smmix_pl.cli.input_errors import UNKNOWN_CLASS, UNKNOWN_OPTION
-from smmix_pl.data import EvalTransform, ImageData, TrainTransform
+from smmix_pl.cli.option_names import SOURCES, option_names
 from smmix_pl.data.base import BaseData
 from smmix_pl.errors import did_you_mean
-from smmix_pl.losses import LossConfig
 from smmix_pl.mixing import Mixer
-from smmix_pl.models.backbone import GuideConfig
-from smmix_pl.module import SMMixModule
-from smmix_pl.optim import OptimConfig
-
-SECTIONS: dict[str, Callable[..., Any]] = {
-    "model": SMMixModule,
-    "data": ImageData,
-    "trainer": Trainer,
-}
-SETTINGS = (GuideConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
 
 
 def nearest_names(message: str) -> str:
@@ -35,14 +22,13 @@ def nearest_names(message: str) -> str:
     if found is None or "before subcommand" in message:
         return ""
     section, *names = found[1].split(".")
-    own = inspect.signature(SECTIONS[section]).parameters if section in SECTIONS else {}
-    if own and names and names[0] not in own:
-        return did_you_mean(f"{section}.{names[0]}", [f"{section}.{name}" for name in own])
-    if not own and names and section.isidentifier() and "Subcommand" in message:
-        return did_you_mean(section, SECTIONS)
-    owners: list[Callable[..., Any]] = [*subclasses(BaseData, BaseModule, Mixer), *SETTINGS]
-    nested = {name for owner in owners for name in inspect.signature(owner).parameters}
-    return did_you_mean(names[-1] if names else section, nested)
+    if section not in SOURCES and names and section.isidentifier() and "Subcommand" in message:
+        return did_you_mean(section, SOURCES)
+    sections = [section] if section in SOURCES else list(SOURCES)
+    known = set(chain.from_iterable(option_names(one)[0] for one in sections))
+    prefix = found[1].rpartition(".")[0]
+    prefix = f"{prefix}." if prefix else ""
+    return did_you_mean(found[1], [prefix + name for name in known])
 
 
 def subclasses(*bases: type) -> list[type]:
