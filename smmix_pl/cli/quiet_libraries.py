@@ -26,7 +26,7 @@ def quiet_libraries() -> Iterator[None]:
     """Drop Lightning's notices on hardware, defaults, and other products, and one deprecation.
 
     Warnings are kept, and so is what callbacks report, such as the reason for an early stop.
-    Warnings of this package are printed on one line, like errors.
+    Those of this package and of Lightning are printed on one line, like errors.
     """
     loggers = [logging.getLogger(name) for name in REPORTERS]
     for logger in loggers:
@@ -58,6 +58,6 @@ def _format_warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    if PACKAGE in Path(filename).parents:
+    if not {PACKAGE, LIGHTNING}.isdisjoint(Path(filename).parents):
         return f"warning: {one_line(str(message))}\n"
     return otherwise(message, category, filename, lineno, line)
