@@ -28,6 +28,17 @@ from timing import conditions, interleave, median_and_range, median_ratio
 LOG_EVERY = 10
 EXCLUDED = 20
 """First steps, in which memory is allocated, workers start, and torch compiles."""
+START_TIMM = """
+import runpy, sys
+from timm.data import auto_augment
+from smmix_pl.data.augment import posterize
+for name, operation in auto_augment.NAME_TO_OP.items():
+    if operation is auto_augment.posterize:
+        auto_augment.NAME_TO_OP[name] = posterize
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Starts timm's script, whose `posterize` fails with Pillow 13, with a fixed one."""
 TIMM_LINE = re.compile(r"Train: 0 \[\s*(\d+)/.*\(([\d.]+)s,")
 
 
@@ -92,7 +103,8 @@ def timm_speed(options: argparse.Namespace, folder: Path) -> float:
     words += ["--model-kwargs", f"img_size={options.size}"] if options.size != 224 else []
     words += ["--amp", "--amp-dtype", "bfloat16"] if options.precision == "bf16" else []
     words += ["--torchcompile"] if options.compile else []
-    done = run([sys.executable, str(options.train_py.resolve()), *words], folder)
+    script = str(options.train_py.resolve())
+    done = run([sys.executable, "-c", START_TIMM, script, *words], folder)
     means = {int(step) + 1: float(mean) for step, mean in TIMM_LINE.findall(done)}
     first, last = min(step for step in means if step > EXCLUDED), max(means)
     seconds = last * means[last] - first * means[first]

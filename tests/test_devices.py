@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import distributed_training, processes
 from helpers.distributed_training import BATCH, SEED, STEPS, Rank, batches_of, images, module, train
+from helpers.sampling import every
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
@@ -16,7 +17,7 @@ from smmix_pl.callbacks import EMA, AttentionQuality, MixedImages
 from smmix_pl.mixing import soft_labels
 from smmix_pl.optim import create_optimizer
 
-KINDS = ["ddp-2", "sharded-2", pytest.param("ddp-3", marks=pytest.mark.slow)]
+KINDS = every(3, ["ddp-2", "sharded-2", "ddp-3"])
 
 
 Part = tuple[Tensor, Tensor, int]

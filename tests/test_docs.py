@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.programs import run_here
+from helpers.sampling import every
 from PIL import Image
 
 import smmix_pl.mixing
@@ -130,7 +131,7 @@ def test_generated_pages_are_up_to_date():
         assert (ROOT / "docs" / name).read_text() == text, "run python docs/generate.py"
 
 
-@pytest.mark.parametrize("words", TRAINING_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", every(3, map(list, TRAINING_COMMANDS)), ids=" ".join)
 def test_printed_training_commands_parse(words, tmp_path):
     words = [PLACEHOLDERS.get(word, word) for word in words]
     with pytest.raises(SystemExit) as stop:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.sampling import every
 from helpers.small_runs import digits, module, trainer
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -197,7 +198,7 @@ def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     assert torch.equal(evaluated.state_dict()[name], saved["state_dict"][name])
 
 
-@pytest.mark.parametrize("evaluate", ["test", "validate"])
+@pytest.mark.parametrize("evaluate", every(2, ["test", "validate"]))
 def test_the_trainer_that_fitted_evaluates_the_averaged_weights(evaluate, tmp_path):
     seed_everything(0)
     keep = ModelCheckpoint(tmp_path, "ema", every_n_train_steps=3)

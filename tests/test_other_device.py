@@ -15,6 +15,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--disable-warnings", sys.
 """
 
 
+@pytest.mark.slow
 def test_every_tensor_is_on_the_right_device(tmp_path):
     tests = Path(fake_device.__file__).with_name("training_on_fake_device.py")
     (tmp_path / "program.py").write_text(PROGRAM)

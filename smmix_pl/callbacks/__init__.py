@@ -6,6 +6,7 @@ from smmix_pl.callbacks.evaluation.calibration import Calibration, TemperatureSc
 from smmix_pl.callbacks.evaluation.common_corruptions import Corruptions
 from smmix_pl.callbacks.evaluation.confident_errors import ConfidentErrors
 from smmix_pl.callbacks.evaluation.corruption_error import CorruptionError
+from smmix_pl.callbacks.evaluation.guide_quality import GuideQuality
 from smmix_pl.callbacks.evaluation.knn import KNN
 from smmix_pl.callbacks.evaluation.localization import Localization
 from smmix_pl.callbacks.evaluation.occlusion import Occlusion
@@ -37,6 +38,7 @@ __all__ = [
     "CorruptionError",
     "Corruptions",
     "Evaluation",
+    "GuideQuality",
     "Localization",
     "MixedImages",
     "NonFiniteGuard",

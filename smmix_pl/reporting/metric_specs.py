@@ -13,6 +13,7 @@ Stage = Literal["val", "val_weights", "test"]
 Source = Literal[
     "",
     "evaluation suite",
+    "with/guide_quality.yaml",
     "with/localization.yaml",
     "with/knn.yaml",
     "linear probe",
@@ -281,6 +282,21 @@ METRICS = (
             "Accuracy of each classifier of a linear probe",
         ),
         ("best_lr", "best learning rate", "", "", "Learning rate of the best linear classifier"),
+    ),
+    *_specs(
+        "Attention", VAL_AND_TEST, "with/guide_quality.yaml",
+        (
+            "guide_pasted_{side}", "object pasted, side {side}%", "fraction", "higher",
+            "Fraction of the objects inside the most-attended window",
+        ),
+        (
+            "guide_hidden_{side}", "object hidden, side {side}%", "fraction", "lower",
+            "Fraction of the objects inside the least-attended window",
+        ),
+        (
+            "guide_random_{side}", "object in random windows, side {side}%", "fraction", "",
+            "Mean fraction of the objects inside a window: baseline of the two above",
+        ),
     ),
     *_specs(
         "", TEST, "with/localization.yaml",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import processes
+from helpers.sampling import every
 
 from smmix_pl.cli.main import main
 
@@ -21,7 +22,7 @@ METHODS = {
 """Each list of options once."""
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", every(4, METHODS))
 def test_options_of_a_method_are_valid(method, capsys):
     words = [f"--{option}={value}" for option, value in METHODS[method].items()]
     with pytest.raises(SystemExit) as status:

@@ -62,6 +62,7 @@ def measured(photographs, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_quality_of_windows_with_a_known_answer(photographs, measured):
     from_masks = measured("--masks", str(photographs / "masks"), "--sides", "2")
     from_file = measured("--annotations", str(photographs / "instances.json"), "--sides", "2")

@@ -48,6 +48,7 @@ def test_pasting_encodings_equals_encoding_pasted_pixels(tmp_path, benchmarks):
     assert not torch.allclose(drawn, encoded["background"], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_study_doses_what_a_guide_knows(tmp_path, benchmarks, monkeypatch, capsys):
     for part, count in (("train", 5), ("val", 1)):
         class_tree(tmp_path / "objects" / part, ["ant", "bee"], count)

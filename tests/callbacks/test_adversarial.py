@@ -160,6 +160,7 @@ def test_callbacks_log_each_strength_and_do_not_change_the_model(tiny_module):
     assert all(parameter.grad is None for parameter in tiny_module.parameters())
 
 
+@pytest.mark.slow
 def test_pgd_does_not_depend_on_the_batch(tiny_module):
     one, other = (
         metrics_on_digits(tiny_module, PGD([8], steps=2), batch_size=size)["test/pgd_8"]

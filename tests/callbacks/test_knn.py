@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.data_trees import write_cifar_c
 from helpers.digits import complete_test_set, digits, metrics_on_digits, quiet_trainer
+from helpers.sampling import every
 
 from smmix_pl import InputError
 from smmix_pl.callbacks import KNN
@@ -27,7 +28,7 @@ def training_set(data):
     return torch.cat(images), torch.cat(classes)
 
 
-@pytest.mark.parametrize("settings", [{}, {"held_out": 0.2, "shots": 10}])
+@pytest.mark.parametrize("settings", every(2, [{"held_out": 0.2, "shots": 10}, {}]))
 def test_accuracy_equals_a_direct_implementation(tiny_module, settings):
     found = metrics_on_digits(tiny_module, KNN([1, 7, 20], temperature=0.5), **settings)
     images, classes = training_set(digits(**settings))

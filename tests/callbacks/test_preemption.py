@@ -14,6 +14,7 @@ import torch
 from helpers import processes
 from helpers.image_folders import write_image_folder
 from helpers.processes import Environment
+from helpers.sampling import every
 from helpers.small_recipe import FIT, write_recipe
 
 
@@ -147,6 +148,7 @@ def test_a_signal_in_any_phase_exits_with_status_75(tmp_path, hook, number):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_an_evaluation_stops_at_once(tmp_path):
     (write_recipe(tmp_path) / "signaling.py").write_text(SIGNALING)
     assert run(tmp_path, *FIT, "--trainer.max_epochs=1").status == 0
@@ -166,6 +168,7 @@ import os
 import signal
 
 import torch
+from helpers.sampling import every
 from lightning.pytorch import LightningModule, Trainer
 
 from smmix_pl.cli.main import main
@@ -189,6 +192,7 @@ print(json.dumps([before, after, left]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_process_unchanged(tmp_path):
     (write_recipe(tmp_path) / "two_runs.py").write_text(TWO_RUNS)
     result = processes.run("two_runs.py", cwd=tmp_path)
@@ -205,9 +209,8 @@ SLURM = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"}
 SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 
-@pytest.mark.parametrize(
-    "array", [pytest.param(False, marks=pytest.mark.slow), True], ids=["job", "array"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("array", [False, True], ids=["job", "array"])
 def test_slurm_requeues_the_job_which_resumes_its_own_run(tmp_path, array):
     """A program named scontrol records its arguments in place of SLURM's."""
     scontrol = write_recipe(tmp_path) / "bin" / "scontrol"
@@ -230,6 +233,7 @@ def test_slurm_requeues_the_job_which_resumes_its_own_run(tmp_path, array):
     assert LAST in outcomes[2].output
 
 
+@pytest.mark.slow
 def test_without_scontrol_the_run_still_saves_and_exits_with_status_75(tmp_path):
     write_recipe(tmp_path)
     status, output = run(tmp_path, *LONG, act=signal.SIGUSR1, env=SLURM | {"PATH": "/none"})
@@ -250,7 +254,7 @@ main(sys.argv[2:])
 """Runs a command with a limit on the size of files, as on a disk that is full."""
 
 
-@pytest.mark.parametrize("case", ["full disk", "read-only folder", "a file for a folder"])
+@pytest.mark.parametrize("case", every(3, ["full disk", "read-only folder", "a file for a folder"]))
 def test_a_run_that_cannot_be_written_prints_one_line(tmp_path, case):
     (write_recipe(tmp_path) / "limited.py").write_text(LIMITED)
     (tmp_path / "file").touch()
@@ -263,6 +267,7 @@ def test_a_run_that_cannot_be_written_prints_one_line(tmp_path, case):
     error_of(run(tmp_path, *words[case]))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     """The first run fits on the disk; the second resumes with a limit on file sizes."""
     (write_recipe(tmp_path) / "limited.py").write_text(LIMITED)
@@ -275,7 +280,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     assert finished.status == 0, finished.output[-2000:]
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("policy", ["stop", pytest.param("skip", marks=pytest.mark.slow)])
 def test_a_data_folder_that_vanishes_is_named_with_the_last_good_checkpoint(tmp_path, policy):
     images = write_recipe(tmp_path) / "images"
     write_image_folder(images / "train", per_class=16)

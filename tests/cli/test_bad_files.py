@@ -24,6 +24,7 @@ from helpers.bad_input import (
     write,
 )
 from helpers.image_folders import write_image_folder
+from helpers.sampling import every
 from PIL import Image
 
 from smmix_pl.cli.main import main
@@ -264,7 +265,7 @@ def here(valid_files, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", every(3, CASES))
 def test_invalid_file_is_reported(kind, here, capsys):
     case = CASES[kind]
     case.damage(here)

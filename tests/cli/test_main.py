@@ -14,8 +14,9 @@ import yaml
 from helpers.programs import TINY_FLAGS, refusal, run_here
 
 import smmix_pl
-from smmix_pl.cli.config_paths import OPTIONS, configs_folder
+from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.cli.main import TOOLS, TRAINING, main
+from smmix_pl.cli.option_names import OPTIONS
 from smmix_pl.errors import InputError
 from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.metric_specs import METRICS
@@ -196,7 +197,7 @@ def test_a_later_callback_replaces_an_earlier_one_of_its_class(digits_run):
     assert names.pop("ModelCheckpoint") == 2
     assert set(names.values()) == {1}
     assert [args["decay"] for name, args in callbacks if name == "EMA"] == [0.99996]
-    assert [args["every_n_epochs"] for name, args in callbacks if name == "MixedImages"] == [50]
+    assert [args["every_n_epochs"] for name, args in callbacks if name == "MixedImages"] == [45]
     [best] = [args for _, args in callbacks if args.get("filename") == "best"]
     assert best["monitor"] == "val/loss"
 

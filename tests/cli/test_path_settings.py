@@ -7,6 +7,7 @@ import pytest
 import yaml
 from helpers.image_folders import write_image_folder
 from helpers.programs import refusal, run_here
+from helpers.sampling import every
 from helpers.small_recipe import RECIPE
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ def home(tmp_path, monkeypatch):
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_in_the_home_folder_is_resumed_there(home):
     config = yaml.safe_load(RECIPE)
@@ -70,7 +72,8 @@ def test_data_in_the_home_folder_is_checked(home):
     ],
 )
 @pytest.mark.parametrize(
-    ("path", "unknown"), [("$UNSET/a", "UNSET"), ("${UNSET}/a", "UNSET"), ("~no_one/a", "no_one")]
+    ("path", "unknown"),
+    every(2, [("$UNSET/a", "UNSET"), ("${UNSET}/a", "UNSET"), ("~no_one/a", "no_one")]),
 )
 def test_an_unknown_variable_or_user_is_named(home, capsys, words, option, path, unknown):
     *others, last = words

@@ -13,8 +13,9 @@ from smmix_pl.cli.main import main
 from smmix_pl.cli.precision import bf16_support
 
 # Image side by recipe. Its grid is 4 x 4, the smallest with more than one region size.
-RECIPES = {"deit_t": 64, "cait_xxs24": 64, "pvt_t": 128}
+RECIPES = {"deit_t": 64, "pvt_t": 128}
 LARGER = {
+    "cait_xxs24": 64,
     "deit_s": 64,
     "deit_b": 64,
     "cait_xxs36": 64,

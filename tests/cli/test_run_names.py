@@ -43,6 +43,7 @@ def named(tmp_path, monkeypatch):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_runs_share_a_group_if_they_differ_in_their_seed_alone(named):
     name, group = named()

@@ -11,6 +11,7 @@ import torch
 from helpers.data_trees import jpeg, put, write_cifar_c
 from helpers.digits import quiet_trainer
 from helpers.programs import TINY_FLAGS
+from helpers.sampling import every
 from helpers.small_runs import TINY
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
@@ -319,10 +320,13 @@ OWN_METRICS = {"imagenet_c": "mCE", "cifar10_c": "mCE", "cifar100_c": "mCE", "im
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("imagenet_a", "imagenet_r", "imagenet_v2", "imagenet_sketch", "imagenet_o"),
-        *("imagenet_real", "imagenet_c", "cifar10_c", "cifar100_c"),
-    ],
+    every(
+        4,
+        (
+            *("imagenet_a", "imagenet_r", "imagenet_v2", "imagenet_sketch", "imagenet_o"),
+            *("imagenet_real", "imagenet_c", "cifar10_c", "cifar100_c"),
+        ),
+    ),
 )
 def test_every_overlay_tests_and_passes_the_check(tmp_path, monkeypatch, capsys, name):
     """`smmix test --config deit_t.yaml --config data/NAME.yaml`, and the pre-flight check."""

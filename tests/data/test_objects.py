@@ -7,6 +7,7 @@ import pytest
 from helpers import data_trees
 from helpers.digits import quiet_trainer
 from helpers.programs import TINY_FLAGS, refusal
+from helpers.sampling import every
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -159,7 +160,7 @@ def localize(data, root, checkpoint, *words):
     ]
 
 
-@pytest.mark.parametrize("case", BAD_COCO)
+@pytest.mark.parametrize("case", every(3, BAD_COCO))
 def test_bad_coco_annotations_are_refused(case, tmp_path, checkpoint, capsys):
     damage, part = BAD_COCO[case]
     damage(data_trees.coco(tmp_path))

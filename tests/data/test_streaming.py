@@ -178,6 +178,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_litdata_on_two_ranks_is_complete_on_each(folder, tmp_path):
     """The library counts the items of one rank; the sampler distributes the images."""
     pytest.importorskip("litdata")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.mixing_batches import CLASSES, FixedGuide, batches
+from helpers.sampling import every
 from helpers.small_runs import TINY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -565,7 +566,9 @@ def test_gridmix_pastes_complete_cells():
 # Settings and steps
 
 
-@pytest.mark.parametrize("mixer", sorted({name(mixer) for mixer in [*PASTE_IN_PLACE, ResizeMix()]}))
+@pytest.mark.parametrize(
+    "mixer", every(4, sorted({name(mixer) for mixer in [*PASTE_IN_PLACE, ResizeMix()]}))
+)
 def test_mixers_are_selected_by_name_on_the_command_line(mixer, capsys, monkeypatch):
     words = ["fit", "--config", "digits.yaml", "--model.mixer", mixer, "--print_config"]
     monkeypatch.setattr("sys.argv", ["lightning", *words])

@@ -104,7 +104,7 @@ def test_step_compiled_by_inductor_is_the_same_step(name, backend):
 @pytest.mark.parametrize(
     ("name", "readout"),
     [
-        ("deit_tiny_patch16_224", "similarity"),
+        pytest.param("deit_tiny_patch16_224", "similarity", marks=pytest.mark.slow),
         *(pytest.param(*model.values, "tokens", marks=model.marks) for model in SOME),
     ],
 )

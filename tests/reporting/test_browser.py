@@ -1,10 +1,12 @@
-"""The HTML report in a real browser: headless Chromium."""
+"""The HTML report and the documentation in a real browser: headless Chromium."""
 
 import html
 import json
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers.programs import run_here
@@ -15,24 +17,30 @@ BROWSER = next(
 PHONE = 390
 """Width of a phone in CSS pixels."""
 PROBE = """
-<iframe id="page" style="border: 0; width: {width}px; height: 800px" srcdoc="{page}"></iframe>
+{frames}
 <pre id="found"></pre>
 <script>
 window.onload = () => {{
-  const inside = document.getElementById("page").contentDocument;
-  const body = getComputedStyle(inside.body);
-  inside.querySelectorAll("details").forEach(one => one.open = true);
-  const images = [...inside.images];
-  document.getElementById("found").textContent = JSON.stringify({{
-    width: inside.documentElement.clientWidth,
-    content: inside.documentElement.scrollWidth,
-    images: images.length,
-    broken: images.filter(one => !one.naturalWidth).length,
-    dark: matchMedia("(prefers-color-scheme: dark)").matches,
-    text: body.color, background: body.backgroundColor}});
+  const found = [...document.querySelectorAll("iframe")].map(frame => {{
+    const inside = frame.contentDocument;
+    const body = getComputedStyle(inside.body);
+    inside.querySelectorAll("details").forEach(one => one.open = true);
+    const images = [...inside.images];
+    images.forEach(one => one.loading = "eager");
+    return {{
+      page: frame.src,
+      width: inside.documentElement.clientWidth,
+      content: inside.documentElement.scrollWidth,
+      images: images.length,
+      broken: images.filter(one => !one.naturalWidth).map(one => one.src.slice(-80)),
+      dark: matchMedia("(prefers-color-scheme: dark)").matches,
+      text: body.color, background: body.backgroundColor}};
+  }});
+  document.getElementById("found").textContent = JSON.stringify(found);
 }};
 </script>
 """
+FRAME = '<iframe style="border: 0; width: {width}px; height: 800px" src="{page}"></iframe>'
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium"),
@@ -52,13 +60,25 @@ def page(tmp_path_factory):
     return folder / "report.html"
 
 
-def opened(page, folder, width, *flags):
-    """Return what the page is like in a frame of a given width, and the messages of the console."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return the pages of the documentation, built as `make docs` builds them."""
+    folder = tmp_path_factory.mktemp("site")
+    config = Path(__file__).parents[2] / "docs/site/mkdocs.yml"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", config]
+    subprocess.run([*command, "--site-dir", folder], check=True)
+    return sorted(folder.rglob("*.html"))
+
+
+def opened(pages, folder, width, *flags):
+    """Return what pages are like in frames of a given width, and the messages of the console."""
     probe = folder / "probe.html"
-    probe.write_text(PROBE.format(width=width, page=html.escape(page.read_text(), quote=True)))
+    frames = [FRAME.format(width=width, page=page.as_uri()) for page in pages]
+    probe.write_text(PROBE.format(frames="\n".join(frames)))
     command = [
         *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
-        *(f"--user-data-dir={folder / 'profile'}", *flags, "--dump-dom", probe.as_uri()),
+        *(f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files", *flags),
+        *("--virtual-time-budget=20000", "--dump-dom", probe.as_uri()),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r'<pre id="found">(.+?)</pre>', done.stdout)
@@ -73,17 +93,37 @@ def luminance(color):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def assert_fits(pages, width):
+    """Check that no picture is broken, and that nothing is wider than the screen."""
+    for page in pages:
+        assert page["broken"] == [], page
+        assert page["content"] <= page["width"] <= width, page
+
+
+def contrast(page):
+    """Return the contrast of text and background, 1 to 21, by WCAG 2."""
+    light, dark = sorted((luminance(page["background"]), luminance(page["text"])), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
 @pytest.mark.parametrize("width", [PHONE, 1200])
 def test_the_report_fits_the_screen_and_shows_every_picture(page, tmp_path, width):
-    found, messages = opened(page, tmp_path, width)
+    [found], messages = opened([page], tmp_path, width)
     assert messages == []
     assert found["images"] > 10
-    assert found["broken"] == 0
-    assert found["content"] <= found["width"] <= width
+    assert_fits([found], width)
 
 
 def test_the_report_is_readable_in_dark_mode(page, tmp_path):
-    found, _ = opened(page, tmp_path, PHONE, "--force-dark-mode")
+    [found], _ = opened([page], tmp_path, PHONE, "--force-dark-mode")
     assert found["dark"]
-    light, dark = sorted((luminance(found["background"]), luminance(found["text"])), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) > 7
+    assert contrast(found) > 7
+
+
+@pytest.mark.parametrize("width", [PHONE, 1200])
+def test_the_documentation_fits_the_screen_and_shows_every_picture(site, tmp_path, width):
+    found, messages = opened(site, tmp_path, width)
+    assert messages == []
+    assert len(found) > 20
+    assert_fits(found, width)
+    assert min(map(contrast, found)) > 7

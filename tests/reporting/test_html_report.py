@@ -46,6 +46,7 @@ def runs(tmp_path_factory):
         run_here(
             *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
             *(f"--model.mixer={mixer}", "--trainer.limit_train_batches=12"),
+            "--trainer.limit_test_batches=4",
             *("--trainer.log_every_n_steps=2", "--trainer.check_val_every_n_epoch=1"),
             f"--model.backbone_args={SMALL}",
             cwd=folder,
@@ -124,6 +125,7 @@ def test_several_runs_are_compared(runs):
     assert "b" in {tag for tag, _ in page.tags}
 
 
+@pytest.mark.slow
 def test_seeds_of_a_method_are_averaged(runs, tmp_path):
     """The runs of two mixers stand for the seeds of one method."""
     for method, seeds in {"first": ("0", "1"), "second": ("1", "0")}.items():

@@ -11,6 +11,7 @@ import timm
 import torch
 from helpers.image_folders import write_image_folder
 from helpers.programs import TINY_FLAGS
+from helpers.sampling import every
 from safetensors import safe_open
 
 from smmix_pl import InputError, SMMixModule
@@ -150,13 +151,7 @@ def test_ema_weights_are_exported(tmp_path, imagenet_folder):
     assert torch.equal(model.head.weight, average)
 
 
-SLOW_TO_EXPORT = MODELS.keys() - {"deit_tiny_patch16_224"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in SLOW_TO_EXPORT else ()) for n in MODELS],
-)
+@pytest.mark.parametrize("name", every(len(MODELS), MODELS))
 def test_onnx(name, checkpoints, tmp_path):
     out = tmp_path / "model.onnx"
     export(checkpoints[name], out)

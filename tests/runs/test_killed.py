@@ -51,9 +51,10 @@ def kill_repeatedly(
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(2, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    [(2, 0), pytest.param(20, 1, marks=pytest.mark.timeout(1800))],
     ids=["2", "20"],
 )
 def test_one_command_finishes_a_killed_run(tmp_path, kills, seed):

@@ -107,6 +107,7 @@ def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):
     assert len(list((folder / "runs/wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
+@pytest.mark.slow
 def test_all_ranks_evaluate_every_image_once(trained):
     """The test images are no multiple of the batch size, on one rank or all."""
     folder, ranks, _ = trained
@@ -143,15 +144,10 @@ def test_the_rank_with_the_non_finite_loss_is_named(tmp_path, action):
     assert "(rank 0," not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "dies", "killed"),
-    [
-        (2, 1, True),
-        pytest.param(2, 1, False, marks=pytest.mark.slow),
-        pytest.param(2, 0, True, marks=pytest.mark.slow),
-        pytest.param(2, 0, False, marks=pytest.mark.slow),
-        pytest.param(3, 2, True, marks=pytest.mark.slow),
-    ],
+    [(2, 1, True), (2, 1, False), (2, 0, True), (2, 0, False), (3, 2, True)],
 )
 def test_a_rank_that_dies_ends_the_job(tmp_path, ranks, dies, killed):
     write_callbacks(tmp_path)

@@ -259,6 +259,7 @@ def test_published_results_of_the_same_protocol_are_shown(tested, tmp_path, caps
     assert "occlusion_batch.png" in files
 
 
+@pytest.mark.slow
 def test_published_occlusion_of_another_protocol_is_not_shown(tested, tmp_path, capsys):
     run = as_deit(tested[0], tmp_path / "deit", patch_size=32)
     table, _ = compared(capsys, tmp_path, run)
@@ -271,6 +272,7 @@ def test_published_occlusion_of_another_protocol_is_not_shown(tested, tmp_path, 
     assert "81.10%" in table  # plain top-1 is still compared
 
 
+@pytest.mark.slow
 def test_published_results_of_other_data_are_not_shown(tested, tmp_path, capsys):
     deit = as_deit(tested[0], tmp_path / "deit")
     table, _ = compared(capsys, tmp_path, deit, tested[0])

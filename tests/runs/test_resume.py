@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from helpers.sampling import every
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -140,7 +141,7 @@ def straight(request, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", every(3, MOMENTS))
 def test_a_resumed_run_equals_the_straight_one(straight, moment):
     folder, kind, (run, watch, logged) = straight
     again, resumed, relogged = fit(folder, ckpt_path=folder / f"{moment}.ckpt", **kind)

@@ -42,6 +42,7 @@ def steps(run):
         return [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_evaluations_after_the_run_are_ignored(recipe, capsys, caplog):
     words = recipe("runs")
@@ -107,6 +108,7 @@ def test_the_rest_of_an_interrupted_epoch_is_trained(recipe):
     assert steps(Path("runs/digits/version_0")) == list(range(8))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_optimizer_settings_come_from_the_config(recipe):
     words = recipe("runs")

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from helpers.sampling import every
 from helpers.small_recipe import RECIPE
 from lightning.pytorch import Callback
 
@@ -30,12 +31,15 @@ class StopSignal(Callback):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("received", "settings", "requeued"),
-    [
-        ("SIGUSR1", ["auto_requeue=false"], False),
-        ("SIGUSR1", ["requeue_signal=SIGUSR2"], False),
-        ("SIGUSR2", ["requeue_signal=SIGUSR2"], True),
-        ("SIGUSR2", [], False),
-    ],
+    every(
+        3,
+        [
+            ("SIGUSR2", ["requeue_signal=SIGUSR2"], True),
+            ("SIGUSR1", ["requeue_signal=SIGUSR2"], False),
+            ("SIGUSR2", [], False),
+            ("SIGUSR1", ["auto_requeue=false"], False),
+        ],
+    ),
 )
 def test_the_requeue_signal_is_an_option(tmp_path, monkeypatch, received, settings, requeued):
     """A program named scontrol records its arguments in place of SLURM's."""

@@ -17,6 +17,7 @@ from smmix_pl.cli.main import main
 from smmix_pl.runs.start_run import start_run
 
 
+@pytest.mark.slow
 def test_simultaneous_runs_get_different_folders(tmp_path):
     words = [*FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
     write_recipe(tmp_path)
@@ -51,7 +52,9 @@ def test_a_folder_is_claimed_once_however_many_runs_choose_it(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("others", [0, 1], ids=["W&B alone", "W&B first"])
+@pytest.mark.parametrize(
+    "others", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["W&B alone", "W&B first"]
+)
 def test_a_run_logged_to_wandb_has_a_folder_of_its_own(tmp_path, monkeypatch, others):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.sampling import every
 from helpers.small_recipe import RECIPE
 
 from smmix_pl import InputError
@@ -49,7 +50,7 @@ def rejection(capsys, words):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["{folder}/../../../../precious", "{folder}/.."])
+@pytest.mark.parametrize("name", every(2, ["{folder}/../../../../precious", "{folder}/.."]))
 @pytest.mark.parametrize("command", ["last", "copy"])
 def test_a_checkpoint_cannot_name_what_is_removed(run, name, command):
     """Lightning removes the best checkpoints so far, as they are named in the file."""
@@ -101,7 +102,7 @@ LINKS = [
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("name", every(3, LINKS))
 def test_a_run_folder_with_a_link_out_of_it_is_not_resumed(run, name, capsys):
     secret = Path("secret").absolute()
     secret.write_text("secret")
@@ -187,14 +188,12 @@ DAMAGES = {
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_missing_or_mistyped_state_is_named(run, capsys):
-    saved = run.read_bytes()
-    for name, damage in DAMAGES.items():
-        content = torch.load(run, weights_only=True)
-        damage(content)
-        torch.save(content, "damaged.ckpt")
-        words = ["--config", "recipe.yaml", "--ckpt_path", "damaged.ckpt"]
-        error = rejection(capsys, ["fit", *words, *QUICK])
-        assert error.startswith("error: --ckpt_path=damaged.ckpt"), (name, error)
-        assert name in error, (name, error)
-    assert run.read_bytes() == saved
+@pytest.mark.parametrize("name", every(5, DAMAGES))
+def test_a_missing_or_mistyped_state_is_named(run, capsys, name):
+    content = torch.load(run, weights_only=True)
+    DAMAGES[name](content)
+    torch.save(content, "damaged.ckpt")
+    words = ["--config", "recipe.yaml", "--ckpt_path", "damaged.ckpt"]
+    error = rejection(capsys, ["fit", *words, *QUICK])
+    assert error.startswith("error: --ckpt_path=damaged.ckpt"), error
+    assert name in error, error

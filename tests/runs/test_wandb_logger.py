@@ -121,6 +121,7 @@ def test_name_group_and_tags_describe_the_run(runs):
     assert name == f"{group}-seed0"
 
 
+@pytest.mark.slow
 def test_a_test_is_named_after_its_training(folder, runs, tmp_path):
     [checkpoint] = (folder / "runs/digits").glob("*/version_0/checkpoints/last.ckpt")
     words = ["test", "--config", "digits.yaml", SMALL, "--ckpt_path", checkpoint]
@@ -161,6 +162,7 @@ def test_no_login_is_requested_and_no_warning_is_repeated(folder):
     assert "(1) Create a W&B account" not in output
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_was_logged_seconds_before(tmp_path):
     words = [*RECIPE, "--trainer.max_epochs=1000", "--trainer.enable_progress_bar=false"]
     run = processes.start(words, tmp_path, logged_out(tmp_path))
