@@ -5,10 +5,11 @@
 #   benchmarks/gpu.sh --smoke [OUT]     every part on the CPU with tiny sizes (143 s on 2 cores)
 #   python benchmarks/gpu_report.py OUT --write     put the results into benchmarks/README.md
 #
-# Parts, in this order: tests (gpu_tests.py, 90 s), training steps (gpu_steps.py, 180 s), loader
-# (gpu_loader.py, 60 s), CIFAR-10 (gpu_cifar.py, what remains, at most 200 s). Each is a program of
-# its own that writes OUT/PART.json after every measurement, so a part that fails or runs out of time
-# keeps its results and the next one starts. OUT/gpu.log has the complete output.
+# Parts, in this order: tests (gpu_tests.py, 90 s), training steps (gpu_steps.py, 160 s), loader
+# (gpu_loader.py, 50 s), overhead (gpu_overhead.py, 40 s), CIFAR-10 (gpu_cifar.py, what remains, at
+# most 180 s). Each is a program of its own that writes OUT/PART.json after every measurement, so a
+# part that fails or runs out of time keeps its results and the next one starts. OUT/gpu.log has the
+# complete output.
 #
 # Environment variables:
 #   CARRY     folder of input data (default: carry), see below
@@ -77,11 +78,12 @@ fi
 "$PYTHON" -c "$imports" || echo "packages are missing; parts that need them will fail"
 
 part tests 90
-part steps 180
-part loader 60
+part steps 160
+part loader 50
+part overhead 40
 remaining=$((limit - SECONDS - grace))
 # shellcheck disable=SC2086 # several seeds are several arguments
-part cifar $((remaining < 200 ? remaining : 200)) --seeds ${SEEDS:-0}
+part cifar $((remaining < 180 ? remaining : 180)) --seeds ${SEEDS:-0}
 "$PYTHON" benchmarks/gpu_report.py "$out"
 echo "== $SECONDS s in total; results in $out"
 exit $failed

@@ -124,6 +124,18 @@ def loader_table(rows: list[Row]) -> Table:
     ]
 
 
+def overhead_table(rows: list[Row]) -> Table:
+    """Return one row per way to train the digits."""
+    columns = ["variant", "ms per step", "on top of plain", "ms per logged step", "waits per step"]
+    return columns, [
+        [
+            row["variant"],
+            *(number(row[name], 2) for name in ("ms", "over_plain_ms", "ms_logged", "waits")),
+        ]
+        for row in rows
+    ]
+
+
 def cifar_table(rows: list[Row]) -> Table:
     """Return one row per method: mean and deviation over seeds, in percent."""
     metrics = {
@@ -153,6 +165,7 @@ SECTIONS = {
     "tests": ("GPU tests", tests_table),
     "steps": ("Training steps on a GPU", steps_table),
     "loader": ("Loader to GPU", loader_table),
+    "overhead": ("Overhead on a GPU", overhead_table),
     "cifar": ("CIFAR-10 on a GPU", cifar_table),
 }
 """Title and table of each part, by the name of its file."""

@@ -1,7 +1,7 @@
 """What does a run cost on top of its training steps, and by which cause? Prints two tables.
 
     python benchmarks/overhead.py [--rounds 5] [--epochs 2] [--log-every 10]
-        [--clock wall]
+        [--clock wall] [--device cpu]
 
 The recipe is configs/digits.yaml, whose steps are so short that host work shows. The same model
 takes the same steps on the same batches in a plain loop, in a bare Lightning Trainer, and by
@@ -9,6 +9,9 @@ takes the same steps on the same batches in a plain loop, in a bare Lightning Tr
 A step lasts from its begin to the begin of the next, so its logging and the next batch belong to
 it. Each step's median over rounds enters the tables: the mean over steps that are not logged, and
 over those that are. The first steps of a run and the last of an epoch are excluded.
+
+On a GPU (`--device cuda`), the host does not wait for the steps, and its own time is measured as
+long as it takes longer than the device's.
 
 `--clock cpu` measures CPU time instead, for a machine that runs other programs; set
 OMP_NUM_THREADS=1 with it, because threads that wait for each other also take CPU time.
@@ -81,6 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2, help="epochs of 40 steps per run")
     parser.add_argument("--log-every", type=int, default=10, help="trainer.log_every_n_steps")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time to measure")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return parser.parse_args()
 
 
@@ -93,22 +97,25 @@ def plain_runs(options: argparse.Namespace) -> dict[str, Run]:
     assert isinstance(module, SMMixModule) and isinstance(data, DigitsInMemory)
     data.setup("fit")
     return {
-        PLAIN: lambda: plain_loop(deepcopy(module), data, options.epochs),
+        PLAIN: lambda: plain_loop(deepcopy(module).to(options.device), data, options),
         TRAINER: lambda: lightning_loop(PlainModule(deepcopy(module)), data, options),
         MODULE: lambda: lightning_loop(deepcopy(module), data, options),
     }
 
 
-def plain_loop(module: SMMixModule, data: DigitsInMemory, epochs: int) -> list[float]:
+def plain_loop(
+    module: SMMixModule, data: DigitsInMemory, options: argparse.Namespace
+) -> list[float]:
     """Train without Lightning."""
     starts = []
     optimizer = create_optimizer(module.train().backbone, module.optim, lr=1e-3)
-    precision = torch.autocast("cpu", enabled=False)
-    for epoch in range(epochs):
-        for index, batch in enumerate(data.train_dataloader()):
+    precision = torch.autocast(options.device, enabled=False)
+    for epoch in range(options.epochs):
+        for index, (images, labels) in enumerate(data.train_dataloader()):
             starts.append(StepClock.now())
+            images, labels = (one.to(options.device, non_blocking=True) for one in (images, labels))
             rng = np.random.default_rng((0, epoch, index))
-            train_step(module, optimizer, module.mixer, *batch, rng, precision)
+            train_step(module, optimizer, module.mixer, images, labels, rng, precision)
     return starts
 
 
@@ -118,7 +125,7 @@ def lightning_loop(
     """Train in a Trainer without logger, checkpoints, progress bar, and callbacks."""
     with contextlib.redirect_stderr(io.StringIO()):
         trainer = Trainer(
-            accelerator="cpu",
+            accelerator=options.device,
             max_epochs=options.epochs,
             log_every_n_steps=options.log_every,
             limit_val_batches=0,
@@ -140,6 +147,7 @@ def fit_runs(options: argparse.Namespace) -> dict[str, Run]:
     config = yaml.safe_load(printed.getvalue())
     config["test_after_fit"] = False
     config["trainer"] |= {
+        "accelerator": options.device,
         "max_epochs": options.epochs,
         "log_every_n_steps": options.log_every,
         "limit_val_batches": 0,

@@ -12,7 +12,7 @@ from helpers import processes
 from torchvision.transforms.functional import crop, hflip
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("tests", "steps", "loader", "cifar")
+PARTS = ("tests", "steps", "loader", "overhead", "cifar")
 
 
 def report(*words: str) -> subprocess.CompletedProcess:
@@ -57,6 +57,10 @@ def test_smoke_run_completes_every_part(smoke_run):
     assert set(loaders) == {"timm", "ours", "ours, augmented on the device"}
     assert all(row["images_per_second"] > 0 for row in loaders.values())
     assert all(row["over_training_step"] > 0 for row in loaders.values())
+
+    variants = smoke_run["overhead"]["results"]
+    assert [row["waits"] for row in variants] == [None, 0, None]
+    assert all(row["ms"] > 0 and row["ms_logged"] > 0 for row in variants)
 
     runs = smoke_run["cifar"]["results"]
     assert {row["method"] for row in runs} == {"no mixing", "TransMix", "SMMix"}
