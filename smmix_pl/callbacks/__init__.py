@@ -13,6 +13,7 @@ from smmix_pl.callbacks.evaluation.occlusion import Occlusion
 from smmix_pl.callbacks.evaluation.outliers import OutlierDetection, OutlierPrecision
 from smmix_pl.callbacks.evaluation.patch_shuffle import PatchShuffle
 from smmix_pl.callbacks.evaluation.per_class import PerClassMetrics
+from smmix_pl.callbacks.output.detection_pictures import DetectionPictures
 from smmix_pl.callbacks.output.predictions_csv import PredictionsCSV
 from smmix_pl.callbacks.output.results_file import ResultsFile
 from smmix_pl.callbacks.output.run_summary import RunSummary
@@ -37,6 +38,7 @@ __all__ = [
     "ConfidentErrors",
     "CorruptionError",
     "Corruptions",
+    "DetectionPictures",
     "Evaluation",
     "GuideQuality",
     "Localization",

@@ -6,6 +6,7 @@ from smmix_pl.data.datasets.aircraft import Aircraft
 from smmix_pl.data.datasets.camvid import CamVid
 from smmix_pl.data.datasets.cars import StanfordCars
 from smmix_pl.data.datasets.cifar import CIFAR10, CIFAR100
+from smmix_pl.data.datasets.coco import COCO
 from smmix_pl.data.datasets.coco_objects import COCOObjects
 from smmix_pl.data.datasets.corrupted import CIFAR10C, CIFAR100C, ImageNetC
 from smmix_pl.data.datasets.cub import CUB
@@ -41,6 +42,7 @@ __all__ = [
     "CIFAR10C",
     "CIFAR100",
     "CIFAR100C",
+    "COCO",
     "CUB",
     "Aircraft",
     "COCOObjects",

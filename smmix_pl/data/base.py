@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from smmix_pl.checks import in_range, one_of
@@ -18,6 +19,7 @@ from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import existing_folder
 from smmix_pl.data.loaders import CatchBadImages, ImageLoader
 from smmix_pl.data.samplers import TrainingSampler
+from smmix_pl.data.transforms import normalize
 from smmix_pl.errors import InputError
 from smmix_pl.seeding import run_seed
 
@@ -100,6 +102,11 @@ class BaseData(LightningDataModule, ABC):
     @abstractmethod
     def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
         """Return a batch of the good items, or None without any, and the errors of the others."""
+
+    def normalized(self, images: list[Tensor]) -> list[Tensor]:
+        """Normalize uint8 images of differing sizes, in the dtype of the model."""
+        dtype = self.trainer.lightning_module.dtype if self.trainer else torch.float32
+        return [normalize(image, self.mean, self.std).to(dtype) for image in images]
 
     def prepare_data(self) -> None:
         """Download the dataset if requested. Lightning calls this in one process per node.

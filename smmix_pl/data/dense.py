@@ -17,7 +17,8 @@ from smmix_pl.checks import in_range, probability
 from smmix_pl.data.base import SPLITS_OF_STAGE, BaseData, Split
 from smmix_pl.data.io.file_lists import counted, image_files
 from smmix_pl.data.io.images import BadImage, existing_folder, to_rgb, transformed
-from smmix_pl.data.transforms import fill_color, normalize
+from smmix_pl.data.loaders import collate_lists
+from smmix_pl.data.transforms import fill_color
 from smmix_pl.errors import InputError
 
 IGNORED = 255
@@ -106,16 +107,12 @@ class DenseData(BaseData):
 
     def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
         """Return lists of images and masks, or None without any, and the errors of bad images."""
-        bad = [str(item) for item in items if isinstance(item, BadImage)]
-        good = [item for item in items if not isinstance(item, BadImage)]
-        return (tuple(map(list, zip(*good, strict=True))) if good else None), bad
+        return collate_lists(items)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalize on the device. Training crops and their masks are stacked."""
         images, masks = batch
-        images = [normalize(image, self.mean, self.std) for image in images]
-        if self.trainer is not None:  # the model may be in bfloat16 or float64
-            images = [image.to(self.trainer.lightning_module.dtype) for image in images]
+        images = self.normalized(images)
         if self.trainer is not None and self.trainer.training:
             return torch.stack(images), torch.stack(masks)
         return images, masks

@@ -60,6 +60,16 @@ def collate_good(items: list[Any]) -> tuple[Any, list[str]]:
     return (collated, default_collate(labels)), bad
 
 
+def collate_lists(items: list[Any]) -> tuple[Any, list[str]]:
+    """Return lists of the parts of the good items, or None without any, and the other's errors.
+
+    For images of differing sizes.
+    """
+    bad = [str(item) for item in items if isinstance(item, BadImage)]
+    good = [item for item in items if not isinstance(item, BadImage)]
+    return (tuple(map(list, zip(*good, strict=True))) if good else None), bad
+
+
 def _stacked(images: Sequence[Any]) -> Tensor:
     """Stack images, or indices of cached ones.
 

@@ -1,5 +1,6 @@
 """Downstream tasks of a trained backbone, one LightningModule each."""
 
+from smmix_pl.downstream.detection import ObjectDetection
 from smmix_pl.downstream.frozen_backbone import FrozenBackbone
 from smmix_pl.downstream.linear_probe import LinearProbe
 from smmix_pl.downstream.pyramid import FeaturePyramid
@@ -10,6 +11,7 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBackbone",
     "LinearProbe",
+    "ObjectDetection",
     "SemanticSegmentation",
     "TransferModule",
 ]

@@ -39,7 +39,9 @@ class FeaturePyramid(nn.Module):
         frozen: Train the scaling alone, and keep the model in eval mode.
 
     Attributes:
+        plain: All maps of the model have one stride.
         channels: C_i of the four maps.
+        strides: Pixels per cell of the four maps.
         multiple: Sides of images are multiples of this.
 
     Raises:
@@ -66,6 +68,7 @@ class FeaturePyramid(nn.Module):
         self.plain = len(set(reductions)) == 1
         stride = reductions[-1]
         self.multiple = 2 * stride if self.plain else stride
+        self.strides = [one * self.multiple / STRIDES[-1] for one in STRIDES]
         if any(side % self.multiple for side in image_size):
             raise InputError(
                 f"data.image_size={image_size[0]} x {image_size[1]}: must be divisible by "

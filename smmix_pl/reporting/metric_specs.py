@@ -18,6 +18,7 @@ Source = Literal[
     "with/knn.yaml",
     "linear probe",
     "segmentation",
+    "detection",
 ]
 
 EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")
@@ -71,6 +72,16 @@ Row = tuple[str, str, Unit, Literal["higher", "lower", ""], str]
 def _specs(panel: str, stages: tuple[Stage, ...], source: Source, *rows: Row) -> list[MetricSpec]:
     return [MetricSpec(*row, panel, stages, source) for row in rows]
 
+
+AVERAGE_PRECISIONS = (
+    ("", "", "mean over IoUs of 50 to 95% and classes, as COCO defines it"),
+    ("_50", " at IoU 50%", "at an IoU of 50%"),
+    ("_75", " at IoU 75%", "at an IoU of 75%"),
+    ("_small", ", small objects", "of objects below 32 x 32 pixels"),
+    ("_medium", ", medium objects", "of objects from 32 x 32 to 96 x 96 pixels"),
+    ("_large", ", large objects", "of objects above 96 x 96 pixels"),
+)
+"""Suffix of the key and of the name, and meaning."""
 
 METRICS = (
     *_specs(
@@ -203,6 +214,25 @@ METRICS = (
     *_specs(
         "Segmentation", TEST, "segmentation",
         ("iou_{kind}", "IoU, {kind}", "fraction", "higher", "Intersection over union of a class"),
+    ),
+    *_specs(
+        "Detection", (), "detection",
+        ("train/loss_objectness", "objectness loss", "nats", "lower", "Proposals (Mask R-CNN)"),
+        ("train/loss_proposal_box", "proposal box loss", "", "lower", "Proposals (Mask R-CNN)"),
+        ("train/loss_box_class", "box class loss", "nats", "lower", "Classes of the boxes"),
+        ("train/loss_box", "box loss", "", "lower", "Edges of the boxes"),
+        ("train/loss_mask", "mask loss", "nats", "lower", "Pixels of the masks (Mask R-CNN)"),
+    ),
+    *_specs(
+        "Detection", VAL_AND_TEST, "detection",
+        *(
+            (
+                f"{kind}_map{suffix}", f"{kind} AP{name}", "fraction", "higher",
+                f"Average precision of {things}, {meaning}",
+            )
+            for kind, things in (("box", "boxes"), ("mask", "masks"))
+            for suffix, name, meaning in AVERAGE_PRECISIONS
+        ),
     ),
     *_specs(
         "", TEST, "evaluation suite",
@@ -366,6 +396,7 @@ METRICS = (
 )  # fmt: skip
 
 HEADLINE = (
+    *("box_map", "mask_map"),
     *("miou", "mean_accuracy", "pixel_accuracy"),
     *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
     *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),

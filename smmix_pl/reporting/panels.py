@@ -43,6 +43,10 @@ PANELS = {
         "How well does it segment?",
         "Runs of `SemanticSegmentation` only. Pictures show the truth and the prediction.",
     ),
+    "Detection": Panel(
+        "How well does it detect?",
+        "Runs of `ObjectDetection` only. Pictures show the true and the detected objects.",
+    ),
     "Calibration": Panel(
         "Is it calibrated?",
         "ECE is the gap between confidence and accuracy; 0 is best. The diagram shows whether the "
@@ -77,6 +81,14 @@ PICTURES = (
     PictureSpec(
         "test/segmentation", "Test images with their masks and predictions", "Segmentation",
         "segmentation",
+    ),
+    PictureSpec(
+        "val/detection", "Validation images with their objects and detections", "Detection",
+        "detection",
+    ),
+    PictureSpec(
+        "test/detection", "Test images with their objects and detections", "Detection",
+        "detection",
     ),
     PictureSpec(
         "test/reliability",
@@ -143,6 +155,8 @@ PICTURES = (
     ),
 )  # fmt: skip
 
+OF_TASKS = ("", "segmentation", "detection")
+"""Sources that are runs, not overlays."""
 TABLES = {
     "test/results": "All test metrics",
     "test/confident_errors": "The most confident errors with their images",
@@ -158,9 +172,7 @@ def panel_keys(panel: str) -> list[str]:
 def picture_keys(panel: str) -> list[str]:
     """Return the keys of the figures that a panel shows, without those of overlays."""
     return [
-        picture.key
-        for picture in PICTURES
-        if picture.panel == panel and picture.source in ("", "segmentation")
+        picture.key for picture in PICTURES if picture.panel == panel and picture.source in OF_TASKS
     ]
 
 

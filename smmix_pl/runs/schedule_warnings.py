@@ -17,11 +17,13 @@ def warn_of_schedule(
         steps_per_epoch: Optimizer steps per epoch.
     """
     epochs = total_steps / steps_per_epoch
-    if lr < config.min_lr:
+    if lr < config.min_lr and config.schedule != "steps":
         rank_zero_warn(
             f"model.optim.min_lr={config.min_lr:g}: above the learning rate of {lr:.4g}, so that "
             f"it rises during the run. Set model.optim.min_lr below it, or raise model.optim.lr."
         )
+    if config.warmup_steps is not None:
+        return
     if config.warmup_epochs and config.warmup_epochs >= epochs:
         rank_zero_warn(
             f"model.optim.warmup_epochs={config.warmup_epochs:g}: the run of {epochs:g} epochs "

@@ -6,6 +6,8 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from helpers.coco_scenes import write_scenes
+from helpers.programs import run_here
 from lightning.pytorch import Callback
 from safetensors.torch import save_file
 
@@ -75,6 +77,45 @@ def test_recipe_takes_an_optimizer_step(recipe, side, imagenet_folder, tmp_path,
     assert seen["changed"] > 0.9  # stochastic depth skips some blocks
     assert {"train/loss_fine_grained_source", "train/loss_consistency"} < seen["losses"]
     assert not list(Path().rglob("*.png"))  # a fast_dev_run draws no figures
+
+
+DETECTION = {
+    "pvt_s_mask_rcnn": ["--data.longest=64"],
+    "pvt_s_retinanet": ["--data.longest=64"],
+    "swin_t_mask_rcnn": ["--data.longest=64", "--data.shortest=[48, 64]"],
+    "deit_s_vitdet": [],
+}
+"""Options that make images of the recipes small."""
+
+
+def detection(recipe):
+    return ["fit", "--config", f"downstream/detection_{recipe}_coco.yaml"]
+
+
+@pytest.mark.parametrize("recipe", DETECTION)
+def test_detection_recipe_parses(recipe, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        run_here(*detection(recipe), "--print_config", cwd=tmp_path)
+    assert not stop.value.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", DETECTION)
+def test_detection_recipe_takes_an_optimizer_step(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMMIX_PACKAGES", __name__)
+    root = write_scenes(tmp_path / "scenes")
+    run_here(
+        *(*detection(recipe), f"--data.root={root}", "--data.image_size=64"),
+        *("--data.batch_size=2", "--data.num_workers=0", "--trainer.accelerator=cpu"),
+        *("--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1", *DETECTION[recipe]),
+        f"--trainer.callbacks+={__name__}.WeightChange",
+        cwd=tmp_path,
+    )
+    seen = WeightChange.seen
+    assert seen["steps"] == 1
+    assert seen["finite"]
+    assert seen["changed"] > 0.9
+    assert ("train/loss_mask" in seen["losses"]) == ("retinanet" not in recipe)
 
 
 class FirstStep(Callback):

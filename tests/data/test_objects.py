@@ -139,7 +139,7 @@ def changed(root, **fields):
 
 BAD_COCO = {
     "outside": (lambda root: changed(root, bbox=[30, 6, 20, 12]), "outside"),
-    "no area": (lambda root: changed(root, bbox=[4, 6, 0, 12]), "without area"),
+    "no area": (lambda root: changed(root, bbox=[4, 6, -3, 12]), "without area"),
     "category": (lambda root: changed(root, category_id=5), "category 5"),
     "image": (lambda root: changed(root, image_id=99), "image 99"),
     "polygon": (lambda root: changed(root, segmentation=[[1, 1, 5, 5]]), "2 points"),

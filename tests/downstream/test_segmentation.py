@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.programs import refusal, run_here
+from helpers.segmentation_scenes import write_images
+from helpers.small_backbones import SMALL
 from PIL import Image
 
 from smmix_pl.cli.main import main
@@ -13,32 +15,6 @@ from smmix_pl.downstream.decoders import SemanticFPN, UPerNet
 from smmix_pl.downstream.pyramid import FeaturePyramid
 from smmix_pl.downstream.sliding import slide, whole
 from smmix_pl.metrics.segmentation_scores import segmentation_scores
-
-SMALL = {
-    "deit_tiny_patch16_224": {"embed_dim": 24, "depth": 4, "num_heads": 2},
-    "cait_xxs24_224": {"embed_dim": 24, "depth": 4, "num_heads": 2},
-    "pvt_tiny": {"embed_dims": (8, 16, 20, 32), "depths": (1, 1, 1, 1)},
-    "pvt_v2_b1": {"depths": (1, 1, 1, 1)},
-    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 1, 1, 1)},
-}
-"""A small member of each family of the paper's backbones."""
-
-
-def write_images(root, sizes=((40, 48),) * 4):
-    """Write images whose bright half is class 1."""
-    for split in ("train", "val"):
-        for folder in ("images", "masks"):
-            (root / split / folder).mkdir(parents=True, exist_ok=True)
-        for index, (height, width) in enumerate(sizes):
-            mask = np.zeros((height, width), np.uint8)
-            mask[:, : width // 2] = 1
-            mask[0] = 255
-            Image.fromarray(np.where(mask == 1, 220, 30).astype(np.uint8)).convert("RGB").save(
-                root / split / "images" / f"{index}.jpg"
-            )
-            Image.fromarray(mask).save(root / split / "masks" / f"{index}.png")
-    (root / "classes.txt").write_text("Dark\nBright\n")
-    return root
 
 
 def words(root, command="fit"):
@@ -171,3 +147,16 @@ def test_bad_options_are_reported(option, parts, tmp_path, capsys, monkeypatch):
     options = [*words(root), "--trainer.max_epochs=1", "--trainer.logger=false", option]
     line = refusal(main, options, capsys)
     assert all(part in line for part in parts), line
+
+
+@pytest.mark.slow
+def test_a_few_images_are_learned(tmp_path):
+    root = write_images(tmp_path / "scenes")
+    run_here(
+        *words(root),
+        *("--trainer.max_epochs=100", "--model.optim.warmup_epochs=0", "--name=few"),
+        *("--trainer.check_val_every_n_epoch=100", "--test_after_fit=true"),
+        cwd=tmp_path,
+    )
+    results = json.loads((tmp_path / "runs/few/version_0/results.json").read_text())
+    assert results["metrics"]["miou"]["value"] > 0.9

@@ -35,6 +35,7 @@ MIXERS += [
 UNSUITABLE = (callbacks.Evaluation, callbacks.ProgressLines, callbacks.ThrottledProgressBar)
 DATASET_SPECIFIC = (
     callbacks.CorruptionError,
+    callbacks.DetectionPictures,
     callbacks.Localization,
     callbacks.OutlierPrecision,
     callbacks.SegmentationPictures,

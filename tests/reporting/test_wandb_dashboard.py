@@ -9,7 +9,7 @@ from helpers.programs import refusal, run_here
 from smmix_pl import Mixer
 from smmix_pl.cli.main import main
 from smmix_pl.reporting.metric_names import metric_spec
-from smmix_pl.reporting.panels import PANELS, PICTURES
+from smmix_pl.reporting.panels import OF_TASKS, PANELS, PICTURES
 from smmix_pl.reporting.wandb_dashboard import COMPARED, MACHINE, section_keys
 
 KEY = "0" * 40
@@ -54,7 +54,7 @@ def test_every_panel_shows_a_documented_key(definition):
         media = {key for keys in every(part, "mediaKeys") for key in keys}
         assert numbers | media == {key for name in PANELS for key in section_keys(name)}
         assert all(metric_spec(key) for key in numbers - set(MACHINE))
-        assert media == {p.key for p in PICTURES if p.source in ("", "segmentation")}
+        assert media == {p.key for p in PICTURES if p.source in OF_TASKS}
 
 
 def test_lines_are_drawn_over_steps_and_machine_metrics_over_time(definition):
