@@ -25,7 +25,7 @@ TOOLS = {
     "compare": "Compare tested runs with each other and with published results.",
     "report": "Write one HTML page about one or several runs.",
     "dashboard": "Create a W&B workspace and report for a project.",
-    "demo": "Draw what SMMix, CutMix, and Mixup make of your images.",
+    "attend": "Draw what a model attends to in your images, and what mixers make of them.",
     "check-data": "Read every image of a dataset and report problems.",
     "make-shards": "Convert class folders to WebDataset or litdata shards.",
     "plan": "Estimate the training time and memory of a recipe on this machine.",

@@ -4,16 +4,19 @@ Sizes, fonts, and colors are those of `style`.
 """
 
 from smmix_pl.plots.accuracy_curves import accuracy_curves, accuracy_heatmap, score_histograms
+from smmix_pl.plots.attention_figure import AttendedImage, attention_figure
 from smmix_pl.plots.mixing_figure import MixedExample, MixedImage, mixing_figure
 from smmix_pl.plots.reliability_diagram import reliability_curves, reliability_diagram
 
 __all__ = [
     "MixedExample",
+    "AttendedImage",
     "MixedImage",
     "accuracy_curves",
     "accuracy_heatmap",
     "mixing_figure",
     "reliability_curves",
+    "attention_figure",
     "reliability_diagram",
     "score_histograms",
 ]
