@@ -7,6 +7,8 @@ from functools import cache
 from smmix_pl.reporting.metric_specs import METRICS, MetricSpec
 
 KINDS = {
+    "lac": "LAC",
+    "aps": "APS",
     "occlusion": "random",
     "batch": "same patches in a batch",
     "occlusion_batch": "same patches in a batch",

@@ -15,6 +15,7 @@ Source = Literal[
     "evaluation suite",
     "with/localization.yaml",
     "with/knn.yaml",
+    "with/tta.yaml",
     "linear probe",
     "segmentation",
 ]
@@ -232,6 +233,28 @@ METRICS = (
             "Area under the precision-recall curve (ImageNet-O)",
         ),
         (
+            "aurc", "AURC", "fraction", "lower",
+            "Area under the risk-coverage curve: mean error over all coverages, the most confident "
+            "images first",
+        ),
+        (
+            "e_aurc", "E-AURC", "fraction", "lower",
+            "AURC minus that of the same predictions in a perfect order",
+        ),
+        (
+            "risk_{coverage}", "error at {coverage}% coverage", "fraction", "lower",
+            "Error of the most confident images, a percentage of all",
+        ),
+        (
+            "conformal_coverage_{kind}_{target}", "sets with the true class, {kind} at {target}%",
+            "fraction", "",
+            "Conformal prediction sets that hold the true class; should equal the target",
+        ),
+        (
+            "conformal_size_{kind}_{target}", "classes in a set, {kind} at {target}%", "", "lower",
+            "Mean number of classes in a conformal prediction set",
+        ),
+        (
             "ece_openmixup_{bins}", "ECE as OpenMixup prints it ({bins} bins)", "fraction", "lower",
             "Calibration error as OpenMixup computes it",
         ),
@@ -313,6 +336,15 @@ METRICS = (
             "knn_{k}", "kNN top-1 (k = {k})", "fraction", "higher",
             "Accuracy of weighted nearest neighbors in frozen features",
         ),
+    ),
+    *_specs(
+        "", TEST, "with/tta.yaml",
+        (
+            "tta_top1", "top-1, mean over mirror images", "fraction", "higher",
+            "Accuracy of the mean probabilities of an image and its mirror image",
+        ),
+        ("tta_ece", "ECE, mean over mirror images", "fraction", "lower", "The same for ECE"),
+        ("tta_nll", "NLL, mean over mirror images", "nats", "lower", "The same for NLL"),
     ),
     *_specs(
         "", VAL_AND_TEST, "",

@@ -105,6 +105,18 @@ PICTURES = (
         "evaluation suite",
     ),
     PictureSpec(
+        "test/risk",
+        "Error of the most confident test images by their percentage (risk-coverage curve), and "
+        "that of a perfect order",
+        "Calibration", "evaluation suite",
+    ),
+    PictureSpec(
+        "test/conformal",
+        "Conformal prediction sets of test images: how many hold the true class, and how many "
+        "classes they hold, by the target",
+        "Calibration", "evaluation suite",
+    ),
+    PictureSpec(
         "test/reliability_scaled",
         "Reliability diagram of the test images after temperature scaling",
         "Calibration", "evaluation suite",
