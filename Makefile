@@ -15,7 +15,7 @@ BENCHES := $(addprefix bench-,cifar100 cifar100-occlusion cifar100-ece cars airc
 COSTS := $(addprefix bench-,step-speed loader-speed mixing-cost mixer-cost backbone-cost evaluation-cost overhead end-to-end)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test fit eval calibrate compare report demo-mixing dashboard docs test lint typecheck
+.PHONY: help install install-test fit eval calibrate compare report attend dashboard docs test lint typecheck
 .PHONY: pytest test-slow test-reliability clean bench-guide-cost bench-gpu bench-oracle bench-table evidence $(BENCHES)
 .PHONY: $(COSTS)
 
@@ -67,10 +67,10 @@ dashboard: install ## A W&B workspace and a report: make dashboard PROJECT=ENTIT
 	@test -n "$(PROJECT)" || { echo "name a W&B project: make dashboard PROJECT=ENTITY/PROJECT" >&2; exit 1; }
 	$(BIN)/smmix dashboard "$(PROJECT)"
 
-demo-mixing: install ## SMMix, CutMix, and Mixup on your images: make demo-mixing IMAGES=FOLDER CKPT=FILE OUT=mixing.png
-	@test -n "$(IMAGES)" || { echo "name a folder of images: make demo-mixing IMAGES=FOLDER" >&2; exit 1; }
+attend: install ## Attention and mixes of your images: make attend IMAGES=FOLDER CKPT=FILE OUT=attention.html
+	@test -n "$(IMAGES)" || { echo "name a folder of images: make attend IMAGES=FOLDER" >&2; exit 1; }
 	@test -n "$(CKPT)" || { echo "no checkpoint under runs/digits: run make fit first, or pass CKPT=FILE" >&2; exit 1; }
-	$(BIN)/smmix demo '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),mixing.png)
+	$(BIN)/smmix attend '$(IMAGES)' --checkpoint '$(CKPT)' --output $(or $(OUT),attention.html)
 
 docs: install-test ## Build the documentation site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml

@@ -20,7 +20,7 @@ from smmix_pl.mixing import Mixer
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*ROOT.glob("*.md"), *DOCS, ROOT / "benchmarks/README.md"]
-PLACEHOLDERS = {"RUN/config.yaml": "digits.yaml"}
+PLACEHOLDERS = {"RUN/config.yaml": "digits.yaml", "$SLURM_ARRAY_TASK_ID": "0"}
 WORDS = (
     *("told", "tells", "anew", "mend", "mends", "mended", "nobody", "whoever", "held against"),
     *("hold against", "goes on with", "go on with", "in question", r"motivat\w+", "colour"),

@@ -13,6 +13,8 @@ from smmix_pl.callbacks.evaluation.occlusion import Occlusion
 from smmix_pl.callbacks.evaluation.outliers import OutlierDetection, OutlierPrecision
 from smmix_pl.callbacks.evaluation.patch_shuffle import PatchShuffle
 from smmix_pl.callbacks.evaluation.per_class import PerClassMetrics
+from smmix_pl.callbacks.evaluation.selective import ConformalSets, SelectivePrediction
+from smmix_pl.callbacks.evaluation.tta import TTA
 from smmix_pl.callbacks.output.detection_pictures import DetectionPictures
 from smmix_pl.callbacks.output.predictions_csv import PredictionsCSV
 from smmix_pl.callbacks.output.results_file import ResultsFile
@@ -33,9 +35,11 @@ __all__ = [
     "FGSM",
     "KNN",
     "PGD",
+    "TTA",
     "AttentionQuality",
     "Calibration",
     "ConfidentErrors",
+    "ConformalSets",
     "CorruptionError",
     "Corruptions",
     "DetectionPictures",
@@ -55,6 +59,7 @@ __all__ = [
     "ResultsFile",
     "RunSummary",
     "SegmentationPictures",
+    "SelectivePrediction",
     "SummaryTable",
     "TemperatureScaling",
     "ThrottledProgressBar",

@@ -29,12 +29,8 @@ def main(words: Sequence[str]) -> None:
         help="Crop ratio stored for timm. Default: eval_transform.crop_ratio of the run.",
     )
     options = parser.parse_args(list(words))
-    from smmix_pl.reporting.model_card import model_card
+    from smmix_pl.reporting.model_card import export_with_card
     from smmix_pl.runs.export_weights import export
-    from smmix_pl.runs.run_files import write_atomic
 
-    code = export(options.checkpoint, options.output, options.crop_pct)
-    if not options.output.suffix:
-        card = model_card(options.checkpoint, code)
-        write_atomic(options.output / "README.md", card.encode())
-    print(code)
+    write = export if options.output.suffix else export_with_card
+    print(write(options.checkpoint, options.output, options.crop_pct))

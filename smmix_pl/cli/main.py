@@ -21,11 +21,13 @@ TRAINING = {
 """Commands of LightningCLI."""
 TOOLS = {
     "calibrate": "Scale a checkpoint by the temperature that fits the validation set.",
+    "average": "Average the weights of checkpoints of one model.",
     "export": "Export a checkpoint for timm (safetensors or folder) or ONNX.",
+    "push": "Upload a checkpoint to the Hugging Face hub, with a model card.",
     "compare": "Compare tested runs with each other and with published results.",
     "report": "Write one HTML page about one or several runs.",
     "dashboard": "Create a W&B workspace and report for a project.",
-    "demo": "Draw what SMMix, CutMix, and Mixup make of your images.",
+    "attend": "Draw what a model attends to in your images, and what mixers make of them.",
     "check-data": "Read every image of a dataset and report problems.",
     "make-shards": "Convert class folders to WebDataset or litdata shards.",
     "plan": "Estimate the training time and memory of a recipe on this machine.",
@@ -86,8 +88,8 @@ def help_text() -> str:
 
     folder = configs_folder()
     recipes = sorted(path.name for path in folder.glob("[!_]*.yaml"))
-    # `evidence` holds lists of methods, not overlays
-    folders = {path.name for path in folder.iterdir() if path.is_dir()} - {"evidence"}
+    # `evidence` holds lists of methods and `sweeps` those of W&B, not overlays
+    folders = {path.name for path in folder.iterdir() if path.is_dir()} - {"evidence", "sweeps"}
     overlays = sorted(f"{name}/" for name in folders)
     return HELP.format(
         training=_listing(TRAINING),

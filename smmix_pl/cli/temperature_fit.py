@@ -1,7 +1,6 @@
 """Temperature scaling (Guo et al., 2017), stored in the class head of a checkpoint."""
 
 import math
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +16,8 @@ from smmix_pl.data import ImageData
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import ReliabilityBins
 from smmix_pl.module import SMMixModule
-from smmix_pl.runs.checkpoint_io import read_checkpoint
+from smmix_pl.runs.checkpoint_io import read_checkpoint, write_for_evaluation
 from smmix_pl.runs.results import EvalResult
-from smmix_pl.runs.run_files import write_atomic
-
-TRAINING_STATE = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
-"""What is not written: training cannot resume from a head that it did not train."""
 
 
 class ValidationLogits(Evaluation):
@@ -78,10 +73,7 @@ def calibrate(checkpoint: Path, data: ImageData, output: Path, accelerator: str 
     weights = content["state_dict"]
     for name in _class_head(model.cpu(), temperature):
         weights[name] = weights[name] / temperature
-    kept = {key: value for key, value in content.items() if key not in TRAINING_STATE}
-    file = BytesIO()
-    torch.save(kept | {"temperature": temperature}, file)
-    write_atomic(output, file.getbuffer())
+    write_for_evaluation(content | {"temperature": temperature}, output)
     return (
         f"Temperature {temperature:.3f} on {len(classes):,} validation images: "
         f"{_calibration(logits, classes)} before, "

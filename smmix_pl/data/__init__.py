@@ -29,6 +29,7 @@ from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
 from smmix_pl.data.datasets.segmentation_folder import SegmentationFolder
 from smmix_pl.data.datasets.shards import Shards
+from smmix_pl.data.datasets.table import Table
 from smmix_pl.data.datasets.tiny_imagenet import TinyImageNet
 from smmix_pl.data.datasets.voc_objects import VOCObjects
 from smmix_pl.data.datasets.voc_segmentation import VOCSegmentation
@@ -70,6 +71,7 @@ __all__ = [
     "SegmentationFolder",
     "Shards",
     "StanfordCars",
+    "Table",
     "TinyImageNet",
     "TrainTransform",
     "VOCObjects",

@@ -193,6 +193,19 @@ class ImageData(BaseData):
         self._sets["plain_train"] = Subset(images, self._training_split(images)[0])
         return self._evaluation_loader("plain_train")
 
+    def calibration_dataloader(self) -> ImageLoader | None:
+        """Return the validation images, each exactly once over all ranks.
+
+        None if they are those of the test, on which nothing may be calibrated.
+        """
+        if not self.trainable:
+            return None
+        images = self._open("val")
+        if self.part_of("val") != "train" and _listed(images) == _listed(self._open("test")):
+            return None
+        self._sets["val"] = images
+        return self._evaluation_loader("val")
+
     def predict_dataloader(self) -> Any:
         """Return images and file names, each exactly once over all ranks."""
         return self._evaluation_loader("predict")
@@ -277,3 +290,8 @@ class ImageData(BaseData):
             )
         settings = self.held_out, self.train_fraction, self.shots, self.split_seed
         return training_split(images.targets, *settings)
+
+
+def _listed(images: Any) -> list[Any]:
+    """Return what tells two sets of images apart: their files or, without files, their classes."""
+    return list(getattr(images, "samples", images.targets))

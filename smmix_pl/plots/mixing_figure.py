@@ -69,17 +69,17 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
     grid = figure.subplots(len(examples), columns, squeeze=False)
     for row, example in zip(grid, examples, strict=True):
         target, source = (shorten(name, 16) for name in example.names)
-        _draw_image(row[0], example.target, f"Target: {target}")
-        _draw_attention(row[1], example.target_attention)
-        _draw_image(row[2], example.source, f"Source: {source}")
-        _draw_attention(row[3], example.source_attention)
+        draw_image(row[0], example.target, f"Target: {target}")
+        draw_attention(row[1], example.target_attention)
+        draw_image(row[2], example.source, f"Source: {source}")
+        draw_attention(row[3], example.source_attention)
         tokens = example.target_attention.shape
         for axes in row[:2]:
-            _draw_window(axes, example.covered, tokens, COVERED)
+            draw_window(axes, example.covered, tokens, COVERED)
         for axes in row[2:4]:
-            _draw_window(axes, example.copied, tokens, COPIED)
+            draw_window(axes, example.copied, tokens, COPIED)
         for axes, (mixer, mixed) in zip(row[4:], example.mixed.items(), strict=True):
-            _draw_image(axes, mixed.image, mixer)
+            draw_image(axes, mixed.image, mixer)
             of_target, of_source = mixed.labels
             label = f"{target}: {of_target:.0%}\n{source}: {of_source:.0%}"
             axes.set_xlabel(label, size=SMALL, parse_math=False)
@@ -90,7 +90,8 @@ def mixing_figure(examples: Sequence[MixedExample]) -> Figure:
     return figure
 
 
-def _draw_image(axes: Axes, image: Tensor, title: str) -> None:
+def draw_image(axes: Axes, image: Tensor, title: str) -> None:
+    """Draw an image `(3, H, W)` in [0, 1]."""
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", extent=UNIT, aspect="auto")
     axes.set_box_aspect(image.shape[1] / image.shape[2])
     axes.set_title(title, size=SMALL, weight="normal", parse_math=False)  # a class name may be $1$
@@ -98,19 +99,21 @@ def _draw_image(axes: Axes, image: Tensor, title: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _draw_attention(axes: Axes, attention: Tensor) -> None:
+def draw_attention(axes: Axes, attention: Tensor, title: str = "Attention") -> None:
+    """Draw attention `(G_h, G_w)` relative to its mean, with a color bar."""
     relative = attention / attention.mean()
     drawn = axes.imshow(relative.numpy(), cmap="magma", extent=UNIT, aspect="auto")
     axes.set_box_aspect(attention.shape[0] / attention.shape[1])
     axes.set_axis_off()
-    axes.set_title("Attention", size=SMALL, weight="normal")
+    axes.set_title(title, size=SMALL, weight="normal")
     below = axes.inset_axes((0, -0.1, 1, 0.05))
     bar = axes.figure.colorbar(drawn, cax=below, orientation="horizontal")
     bar.ax.tick_params(labelsize=5, length=2, pad=1)
     bar.outline.set_visible(False)
 
 
-def _draw_window(axes: Axes, window: Window | None, tokens: Sequence[int], color: str) -> None:
+def draw_window(axes: Axes, window: Window | None, tokens: Sequence[int], color: str) -> None:
+    """Draw the outline of a window, if there is one, on an image or map of a grid of tokens."""
     if window is None:
         return
     row, column, side = window

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from smmix_pl.errors import InputError
-from smmix_pl.plots import accuracy_curves, reliability_curves
+from smmix_pl.plots import accuracy_curves, reliability_curves, risk_coverage_curves
 from smmix_pl.plots.style import add_note
 from smmix_pl.reporting.metric_names import (
     footnotes,
@@ -173,7 +173,7 @@ def different_protocols(runs: Mapping[str, Results]) -> list[str]:
 def figures(
     methods: Mapping[str, Sequence[Results]], published: Sequence[Published] = ()
 ) -> dict[str, Figure]:
-    """Return overlaid occlusion curves, and reliability curves of single runs, by name.
+    """Return overlaid occlusion and risk-coverage curves, and reliability of single runs, by name.
 
     Args:
         methods: Results of each seed by name.
@@ -194,6 +194,8 @@ def figures(
             title = f"Robustness to occlusion\n{metric_name(name)}"
             references = _published_curves(runs, name, published)
             drawn[name] = accuracy_curves(curves, title, "Patches dropped (%)", references)
+        elif name == "risk" and same_points:
+            drawn[name] = risk_coverage_curves(curves, "Selective prediction")
     for figure in drawn.values():
         add_note(figure, described(methods))
     return drawn

@@ -74,11 +74,21 @@ def html(methods: Methods) -> str:
     first = {name if several else "": seeds[0] for name, seeds in methods.items()}
     body += [learning, *(pictures(run, name) for name, run in first.items()), *others]
     body += [details(run, name) for name, run in first.items()]
+    return page(title, [part for part in body if part])
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a self-contained HTML page.
+
+    Args:
+        title: Title, as plain text.
+        parts: Content of the body, as HTML.
+    """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        + "\n".join(part for part in body if part)
+        + "\n".join(parts)
         + "</body></html>\n"
     )
 

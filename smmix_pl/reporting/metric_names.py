@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from smmix_pl.reporting.metric_specs import METRICS, MetricSpec
+from smmix_pl.reporting.metric_rows import MetricSpec
+from smmix_pl.reporting.metric_specs import METRICS
 
 KINDS = {
+    "lac": "LAC",
+    "aps": "APS",
     "occlusion": "random",
     "batch": "same patches in a batch",
     "occlusion_batch": "same patches in a batch",

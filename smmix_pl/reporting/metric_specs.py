@@ -4,87 +4,11 @@ Summary table, comparison, dashboard, HTML report, and docs/metrics.md are gener
 it. A key may hold placeholders: `occlusion_{ratio}` stands for `occlusion_25` and others.
 """
 
-import re
-from dataclasses import dataclass
-from typing import Literal
-
-Unit = Literal["fraction", "nats", "seconds", "GiB", "images/s", "tokens", ""]
-Stage = Literal["val", "val_weights", "test"]
-Source = Literal[
-    "",
-    "evaluation suite",
-    "with/guide_quality.yaml",
-    "with/localization.yaml",
-    "with/knn.yaml",
-    "linear probe",
-    "segmentation",
-    "detection",
-]
-
-EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")
-TEST: tuple[Stage, ...] = ("test",)
-VAL_AND_TEST: tuple[Stage, ...] = ("val", "test")
-
-
-@dataclass(frozen=True)
-class MetricSpec:
-    """One logged number, or one family of them.
-
-    Attributes:
-        key: Logged key, without the stage if there are stages.
-        name: Display name; placeholders of the key may occur in it.
-        unit: A fraction is logged in [0, 1] and displayed in percent.
-        better: Direction of improvement, or empty if there is none.
-        meaning: What it is, in one line.
-        panel: Panel of the dashboard and section of the report that shows it, or empty.
-        stages: Prefixes under which it is logged: `val` and `test`, and `val_weights` for the
-            trained weights beside their average.
-        source: What logs it, or empty if every classification run does. The evaluation suite is
-            `with/eval.yaml`, or a corrupted dataset.
-    """
-
-    key: str
-    name: str
-    unit: Unit
-    better: Literal["higher", "lower", ""]
-    meaning: str
-    panel: str
-    stages: tuple[Stage, ...]
-    source: Source
-
-    @property
-    def keys(self) -> list[str]:
-        """Keys as logged, with their stages and still with placeholders."""
-        return [f"{stage}/{self.key}" for stage in self.stages] or [self.key]
-
-    @property
-    def panel_keys(self) -> list[str]:
-        """Keys that the dashboard shows."""
-        if "{" not in self.key:
-            return self.keys
-        values = SHOWN.get(self.key, ())
-        return [re.sub(r"\{\w+\}", value, key) for key in self.keys for value in values]
-
-
-Row = tuple[str, str, Unit, Literal["higher", "lower", ""], str]
-
-
-def _specs(panel: str, stages: tuple[Stage, ...], source: Source, *rows: Row) -> list[MetricSpec]:
-    return [MetricSpec(*row, panel, stages, source) for row in rows]
-
-
-AVERAGE_PRECISIONS = (
-    ("", "", "mean over IoUs of 50 to 95% and classes, as COCO defines it"),
-    ("_50", " at IoU 50%", "at an IoU of 50%"),
-    ("_75", " at IoU 75%", "at an IoU of 75%"),
-    ("_small", ", small objects", "of objects below 32 x 32 pixels"),
-    ("_medium", ", medium objects", "of objects from 32 x 32 to 96 x 96 pixels"),
-    ("_large", ", large objects", "of objects above 96 x 96 pixels"),
-)
-"""Suffix of the key and of the name, and meaning."""
+from smmix_pl.reporting.metric_rows import EVAL, TEST, VAL_AND_TEST, specs
+from smmix_pl.reporting.task_metrics import TASKS
 
 METRICS = (
-    *_specs(
+    *specs(
         "Training", (), "",
         ("train/loss", "training loss", "nats", "lower", "Weighted sum of all losses"),
         (
@@ -112,7 +36,7 @@ METRICS = (
             "Steps skipped so far (finite.action skip)",
         ),
     ),
-    *_specs(
+    *specs(
         "Mixing", (), "",
         (
             "train/branch", "branch", "", "",
@@ -124,7 +48,7 @@ METRICS = (
             "Side of the pasted region (SMMix branch)",
         ),
     ),
-    *_specs(
+    *specs(
         "Attention", (), "",
         (
             "attention/entropy", "attention entropy", "fraction", "",
@@ -151,7 +75,7 @@ METRICS = (
             "Images whose most- and least-attended windows share a token",
         ),
     ),
-    *_specs(
+    *specs(
         "System", (), "",
         (
             "images_per_second", "images per second", "images/s", "higher",
@@ -175,66 +99,18 @@ METRICS = (
             "Peak allocated GPU memory, or resident memory of the process on a CPU",
         ),
     ),
-    *_specs(
+    *specs(
         "Validation", EVAL, "",
         ("top1", "top-1", "fraction", "higher", "Accuracy"),
         ("top5", "top-5", "fraction", "higher", "Accuracy within the five most probable classes"),
         ("loss", "loss", "nats", "lower", "Cross entropy"),
     ),
-    *_specs(
+    *specs(
         "Calibration", EVAL, "",
         ("ece", "ECE", "fraction", "lower", "Expected calibration error, 15 bins"),
     ),
-    *_specs(
-        "Segmentation", (), "segmentation",
-        (
-            "train/loss_segmentation", "segmentation loss", "nats", "lower",
-            "Cross entropy of the pixels",
-        ),
-        (
-            "train/loss_auxiliary", "auxiliary loss", "nats", "lower",
-            "Cross entropy of the auxiliary head, weighted",
-        ),
-    ),
-    *_specs(
-        "Segmentation", VAL_AND_TEST, "segmentation",
-        (
-            "miou", "mIoU", "fraction", "higher",
-            "Mean intersection over union of the classes that occur",
-        ),
-        (
-            "mean_accuracy", "mean class accuracy", "fraction", "higher",
-            "Mean pixel accuracy of the classes that occur",
-        ),
-        (
-            "pixel_accuracy", "pixel accuracy", "fraction", "higher",
-            "Fraction of labeled pixels that are right",
-        ),
-    ),
-    *_specs(
-        "Segmentation", TEST, "segmentation",
-        ("iou_{kind}", "IoU, {kind}", "fraction", "higher", "Intersection over union of a class"),
-    ),
-    *_specs(
-        "Detection", (), "detection",
-        ("train/loss_objectness", "objectness loss", "nats", "lower", "Proposals (Mask R-CNN)"),
-        ("train/loss_proposal_box", "proposal box loss", "", "lower", "Proposals (Mask R-CNN)"),
-        ("train/loss_box_class", "box class loss", "nats", "lower", "Classes of the boxes"),
-        ("train/loss_box", "box loss", "", "lower", "Edges of the boxes"),
-        ("train/loss_mask", "mask loss", "nats", "lower", "Pixels of the masks (Mask R-CNN)"),
-    ),
-    *_specs(
-        "Detection", VAL_AND_TEST, "detection",
-        *(
-            (
-                f"{kind}_map{suffix}", f"{kind} AP{name}", "fraction", "higher",
-                f"Average precision of {things}, {meaning}",
-            )
-            for kind, things in (("box", "boxes"), ("mask", "masks"))
-            for suffix, name, meaning in AVERAGE_PRECISIONS
-        ),
-    ),
-    *_specs(
+    *TASKS,
+    *specs(
         "", TEST, "evaluation suite",
         (
             "ece_scaled", "ECE after temperature scaling", "fraction", "lower",
@@ -261,6 +137,28 @@ METRICS = (
         (
             "AUPR", "outliers: AUPR", "fraction", "higher",
             "Area under the precision-recall curve (ImageNet-O)",
+        ),
+        (
+            "aurc", "AURC", "fraction", "lower",
+            "Area under the risk-coverage curve: mean error over all coverages, the most confident "
+            "images first",
+        ),
+        (
+            "e_aurc", "E-AURC", "fraction", "lower",
+            "AURC minus that of the same predictions in a perfect order",
+        ),
+        (
+            "risk_{coverage}", "error at {coverage}% coverage", "fraction", "lower",
+            "Error of the most confident images, a percentage of all",
+        ),
+        (
+            "conformal_coverage_{kind}_{target}", "sets with the true class, {kind} at {target}%",
+            "fraction", "",
+            "Conformal prediction sets that hold the true class; should equal the target",
+        ),
+        (
+            "conformal_size_{kind}_{target}", "classes in a set, {kind} at {target}%", "", "lower",
+            "Mean number of classes in a conformal prediction set",
         ),
         (
             "ece_openmixup_{bins}", "ECE as OpenMixup prints it ({bins} bins)", "fraction", "lower",
@@ -305,62 +203,16 @@ METRICS = (
             "Error under a corruption, mean over severities (ImageNet-C, CIFAR-C)",
         ),
     ),
-    *_specs(
-        "", ("val",), "linear probe",
+    *specs(
+        "", TEST, "with/tta.yaml",
         (
-            "top1_lr_{lr}", "top-1 with a learning rate of {lr}", "fraction", "higher",
-            "Accuracy of each classifier of a linear probe",
+            "tta_top1", "top-1, mean over mirror images", "fraction", "higher",
+            "Accuracy of the mean probabilities of an image and its mirror image",
         ),
-        ("best_lr", "best learning rate", "", "", "Learning rate of the best linear classifier"),
+        ("tta_ece", "ECE, mean over mirror images", "fraction", "lower", "The same for ECE"),
+        ("tta_nll", "NLL, mean over mirror images", "nats", "lower", "The same for NLL"),
     ),
-    *_specs(
-        "Attention", VAL_AND_TEST, "with/guide_quality.yaml",
-        (
-            "guide_pasted_{side}", "object pasted, side {side}%", "fraction", "higher",
-            "Fraction of the objects inside the most-attended window",
-        ),
-        (
-            "guide_hidden_{side}", "object hidden, side {side}%", "fraction", "lower",
-            "Fraction of the objects inside the least-attended window",
-        ),
-        (
-            "guide_random_{side}", "object in random windows, side {side}%", "fraction", "",
-            "Mean fraction of the objects inside a window: baseline of the two above",
-        ),
-    ),
-    *_specs(
-        "", TEST, "with/localization.yaml",
-        (
-            "jaccard_best_head_{kind}", "Jaccard index of the best head, {kind}", "fraction",
-            "higher",
-            "Jaccard index of attention with masks; the best head of each class, as in IPViT, with "
-            "void pixels excluded",
-        ),
-        (
-            "jaccard_{kind}", "Jaccard index, {kind}", "fraction", "higher",
-            "Jaccard index of the mean attention over heads with masks",
-        ),
-        (
-            "corloc_{kind}", "CorLoc, {kind}", "fraction", "higher",
-            "Images whose predicted box overlaps an object by at least one half",
-        ),
-        (
-            "max_box_acc_v2_{kind}", "MaxBoxAccV2, {kind}", "fraction", "higher",
-            "Box accuracy at the best threshold, mean over three IoUs",
-        ),
-        (
-            "max_box_acc_{kind}_{iou}", "box accuracy at IoU {iou}%, {kind}", "fraction", "higher",
-            "Box accuracy at the best threshold",
-        ),
-    ),
-    *_specs(
-        "", TEST, "with/knn.yaml",
-        (
-            "knn_{k}", "kNN top-1 (k = {k})", "fraction", "higher",
-            "Accuracy of weighted nearest neighbors in frozen features",
-        ),
-    ),
-    *_specs(
+    *specs(
         "", VAL_AND_TEST, "",
         ("adaptive_ece", "adaptive ECE", "fraction", "lower", "ECE with bins of equal mass"),
         (
@@ -370,18 +222,18 @@ METRICS = (
         ("mce", "MCE", "fraction", "lower", "Maximum calibration error over the bins"),
         ("nll", "NLL", "nats", "lower", "Negative log-likelihood of the true class; the loss"),
     ),
-    *_specs(
+    *specs(
         "Calibration", VAL_AND_TEST, "",
         ("brier", "Brier score", "", "lower", "Brier score, 0 to 2"),
     ),
-    *_specs(
+    *specs(
         "Errors", TEST, "",
         (
             "worst_class_top1", "top-1 of the worst class", "fraction", "higher",
             "Lowest accuracy of a class",
         ),
     ),
-    *_specs(
+    *specs(
         "Robustness", TEST, "",
         (
             "occlusion_{ratio}", "top-1, {ratio}% occlusion", "fraction", "higher",
@@ -402,5 +254,3 @@ HEADLINE = (
     *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),
 )
 """Test metrics at the top of a report, in this order."""
-SHOWN = {"occlusion_{ratio}": ("25", "50", "75"), "occlusion_auc_{ratio}": ("75",)}
-"""Values of placeholders that the dashboard shows."""

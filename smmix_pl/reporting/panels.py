@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from smmix_pl.reporting.metric_specs import METRICS, Source
+from smmix_pl.reporting.metric_rows import Source
+from smmix_pl.reporting.metric_specs import METRICS
 
 
 class Panel(NamedTuple):
@@ -115,6 +116,18 @@ PICTURES = (
     PictureSpec(
         "test/reliability_10", "Reliability diagram of the test images in 10 bins", "Calibration",
         "evaluation suite",
+    ),
+    PictureSpec(
+        "test/risk",
+        "Error of the most confident test images by their percentage (risk-coverage curve), and "
+        "that of a perfect order",
+        "Calibration", "evaluation suite",
+    ),
+    PictureSpec(
+        "test/conformal",
+        "Conformal prediction sets of test images: how many hold the true class, and how many "
+        "classes they hold, by the target",
+        "Calibration", "evaluation suite",
     ),
     PictureSpec(
         "test/reliability_scaled",

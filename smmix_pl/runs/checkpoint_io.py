@@ -14,6 +14,12 @@ from smmix_pl.lightning_internals import is_local
 from smmix_pl.models.weights import check_finite_weights, open_checkpoint
 from smmix_pl.runs.run_files import write_atomic
 
+TRAINING_STATE = (
+    *("averaging_state", "callbacks", "current_model_state", "loops", "lr_schedulers"),
+    "optimizer_states",
+)
+"""What only a run that resumes reads from a checkpoint."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint next to its destination and moves it there in one step.
@@ -103,6 +109,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     check_finite_weights(content["state_dict"], path)
     return content
+
+
+def write_for_evaluation(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whose weights were changed after training, so that none resumes from it.
+
+    Args:
+        content: Content of the checkpoint; what training resumes from is not written.
+        path: File to write.
+    """
+    file = BytesIO()
+    torch.save({key: value for key, value in content.items() if key not in TRAINING_STATE}, file)
+    write_atomic(path, file.getbuffer())
 
 
 def last_checkpoint(folder: Path, check: bool = True) -> Path | None:

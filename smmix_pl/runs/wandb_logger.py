@@ -113,6 +113,11 @@ class WandbLogger(loggers.WandbLogger):
         """Store the W&B run id in the run folder, for `resume_latest`."""
         write_atomic(folder / ID_FILE, str(self.experiment.id).encode())
 
+    def mark_preempting(self) -> None:
+        """Report that the run will stop and can resume, so that its sweep runs it again."""
+        if wandb.run is not None:
+            wandb.run.mark_preempting()
+
     def discard(self) -> None:
         """Finish the run as failed and, if it was offline, remove its files."""
         run = wandb.run

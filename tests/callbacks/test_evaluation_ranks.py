@@ -29,6 +29,8 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
         *("--trainer.callbacks.outliers.root=images", "--trainer.callbacks.outliers.image_size=32"),
         *("--trainer.callbacks.outliers.num_workers=0", "--trainer.callbacks.outliers.val=train"),
         *("--trainer.callbacks+=KNN", "--trainer.callbacks.ks=[2,5]"),
+        *("--trainer.callbacks+=ConformalSets", "--trainer.callbacks.alpha=[0.3]"),
+        *("--trainer.callbacks+=SelectivePrediction", "--trainer.callbacks+=TTA"),
         cwd=tmp_path,
     )
     for result in results:
@@ -36,8 +38,10 @@ def test_a_rank_without_readable_images_takes_part_in_every_reduction(tmp_path):
     run = tmp_path / "runs/digits/version_0"
     assert "val/top1" in (run / "metrics.csv").read_text()
     metrics = json.loads((run / "results.json").read_text())["metrics"]
-    for name in ("top1", "ece", "occlusion_50", "worst_class_top1"):
+    names = ("top1", "ece", "occlusion_50", "worst_class_top1", "aurc", "tta_top1")
+    for name in (*names, "conformal_size_lac_70"):
         assert metrics[name]["images"] == 6, name
     assert metrics["ood_auroc"]["protocol"]["outlier_images"] == 12
     # the training images of both ranks, without those held out: 5 of one and 4 of the other
     assert metrics["knn_2"]["protocol"]["training_images"] == 9
+    assert metrics["conformal_size_lac_70"]["protocol"]["calibration_images"] == 3

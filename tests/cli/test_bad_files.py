@@ -164,14 +164,22 @@ TOOLS = {
     "compare into a file": Case(f"{COMPARE} --output good.ckpt", ("good.ckpt",), results()),
     "report on what is no run": Case("report gone", ("gone", "metrics.csv", "results.json")),
     "report on a run twice": Case("report . .", (".", "NAME=."), results()),
-    "demo of a missing folder": Case("demo gone --checkpoint good.ckpt", ("IMAGES", "gone")),
-    "demo without a model": Case("demo images/train/ant", ("--checkpoint", "--backbone")),
-    "demo with a missing checkpoint": Case("demo images --checkpoint gone.ckpt", ("gone.ckpt",)),
-    "demo with a region as large as the grid": Case(
-        "demo images/train/ant --checkpoint good.ckpt --side 9", ("--side", "9")
+    "attend to a missing folder": Case("attend gone --checkpoint good.ckpt", ("IMAGES", "gone")),
+    "attend without a model": Case("attend images/train/ant", ("--checkpoint", "--backbone")),
+    "attend by a missing checkpoint": Case("attend images --checkpoint gone.ckpt", ("gone.ckpt",)),
+    "attend with an unknown model": Case(
+        "attend images/train/ant --backbone vit_tinny", ("vit_tinny",)
     ),
-    "demo into another format": Case(
-        "demo images --checkpoint good.ckpt --output mixing.jpg", ("--output", "mixing.jpg")
+    "attend with a readout that the model lacks": Case(
+        "attend images/train/ant --backbone resnet18 --init_from good.ckpt --readout class",
+        ("--readout", "class", "similarity"),
+    ),
+    "attend with a region as large as the grid": Case(
+        "attend images/train/ant --checkpoint good.ckpt --side 9", ("--side", "9")
+    ),
+    "attend into another format": Case(
+        "attend images --checkpoint good.ckpt --output attention.jpg",
+        ("--output", "attention.jpg"),
     ),
     "export nothing": Case("export", ("checkpoint",)),
     "export without an output": Case("export good.ckpt", ("output",)),
@@ -294,7 +302,7 @@ def test_undamaged_files_are_accepted(here, capsys):
         f"{EXPORT} --output exported",
         "make-shards images --output shards",
         "check-data SET",
-        "demo images/train/ant --checkpoint good.ckpt",
+        "attend images/train/ant --checkpoint good.ckpt",
     ):
         main(words_of(command))
     assert "error" not in capsys.readouterr().err

@@ -24,6 +24,7 @@ from smmix_pl.data import (
     INaturalist,
     OxfordPets,
     StanfordCars,
+    Table,
     TinyImageNet,
 )
 from smmix_pl.errors import InputError
@@ -213,6 +214,7 @@ def test_cifar(tmp_path, cls, train):
         Imagenette,
         ImageNet,
         Folder,
+        Table,
     ],
 )
 def test_an_empty_folder_is_refused_before_a_run_starts(tmp_path, cls):

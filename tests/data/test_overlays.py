@@ -18,6 +18,7 @@ SETS = {
         "inat2019",
         "tiny_imagenet",
         "folder",
+        "table",
         "imagenet_a",
         "imagenet_r",
     ),

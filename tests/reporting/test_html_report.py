@@ -6,11 +6,7 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-import timm
-from helpers.image_folders import write_image_folder
 from helpers.programs import run_here
-from PIL import Image
-from safetensors.torch import save_file
 
 from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.panels import PANELS, PICTURES
@@ -140,25 +136,3 @@ def test_seeds_of_a_method_are_averaged(runs, tmp_path):
     assert re.search(r"top-1\d+\.\d+% ± \d+\.\d+%\d+\.\d+% ± \d+\.\d+% \([+-]0\.00% ±", page.text)
     captions = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert any("Mean over 2 seeds" in caption for caption in captions)
-
-
-def test_demo_draws_the_users_images(runs, tmp_path):
-    images = write_image_folder(tmp_path / "mine", per_class=2)
-    checkpoint = runs / "runs/digits/version_0/checkpoints/best.ckpt"
-    run_here("demo", images, "--checkpoint", checkpoint, "--examples", "2", cwd=tmp_path)
-    with Image.open(tmp_path / "mixing.png") as picture:
-        assert picture.size == (1142, 504)
-        assert len(set(picture.convert("L").getdata())) > 50
-
-
-def test_the_demo_needs_no_checkpoint(tmp_path):
-    write_image_folder(tmp_path / "images", per_class=2)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=64)
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    run_here(
-        *("demo", "images/ant", "--backbone", "vit_tiny_patch16_224", "--image_size", "64"),
-        *("--init_from", "weights.safetensors", "--readout", "similarity", "--examples", "1"),
-        cwd=tmp_path,
-    )
-    with Image.open(tmp_path / "mixing.png") as picture:
-        assert picture.width > 2 * picture.height

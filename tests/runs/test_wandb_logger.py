@@ -1,6 +1,8 @@
 """A real offline W&B run, read back from its file."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -194,3 +196,16 @@ def test_with_a_malformed_key_the_run_is_logged_offline(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stderr.count("UserWarning: W&B login failed") == 1
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+def test_a_stopped_run_is_marked_as_preempted_so_that_its_sweep_runs_it_again(tmp_path):
+    words = (*RECIPE, "--trainer.max_epochs=500", "--trainer.callbacks=[ModelCheckpoint]")
+    process = processes.start(words, tmp_path, logged_out(tmp_path))
+    while process.is_alive() and not list(tmp_path.rglob("*.ckpt")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 75, (tmp_path / "log.err").read_text()[-2000:]
+    [run] = tmp_path.glob("runs/wandb/offline-run-*")
+    kinds = [record.WhichOneof("record_type") for record in records(run)]
+    assert "preempting" in kinds

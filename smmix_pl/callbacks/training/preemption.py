@@ -35,6 +35,7 @@ from smmix_pl.runs.stop_signals import (
     restore,
     status_of_stop,
 )
+from smmix_pl.runs.wandb_logger import WandbLogger
 
 PATIENCE = 10.0
 """Seconds that the other ranks of a failed run have to end by themselves."""
@@ -44,8 +45,8 @@ class Preemption(Callback):
     """Saves `last.ckpt` and exits with status 75 on SIGTERM, SIGUSR1, or SIGUSR2.
 
     `--ckpt_path last` resumes the run exactly. In a SLURM job, SIGUSR1 (or the requeue signal of
-    Lightning's SLURMEnvironment) also requeues the job. All ranks stop at the same step, whichever
-    of them receives the signal.
+    Lightning's SLURMEnvironment) also requeues the job; W&B sweeps queue the run again. All ranks
+    stop at the same step, whichever of them receives the signal.
 
     During training, the current optimizer step is finished first. A signal during a validation, or
     in the last step of an epoch, takes effect after the first step of the next epoch, because
@@ -173,6 +174,9 @@ class Preemption(Callback):
         _log_step(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.mark_preempting()
             print(
                 f"Stopped by {signal.Signals(number).name} at step {trainer.global_step}; saved "
                 f"{path}. Resume with --ckpt_path last.",
