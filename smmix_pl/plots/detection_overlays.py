@@ -66,8 +66,9 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: Objects, names: Sequence[str]
     crowds = objects["iscrowd"].tolist() if "iscrowd" in objects else [0] * len(labels)
     rows = zip(objects["boxes"].tolist(), labels, colors, scores, crowds, strict=True)
     for (left, top, right, bottom), label, color, score, crowd in rows:
-        style = {"edgecolor": color, "linestyle": "--" if crowd else "-", "linewidth": 1.0}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **style))
+        box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color)
+        box.set(linestyle="--" if crowd else "-", linewidth=1.0)
+        axes.add_patch(box)
         axes.text(
             *(left, top, shorten(names[label], 16) + ("" if score is None else f" {score:.2f}")),
             fontsize=LABEL,
