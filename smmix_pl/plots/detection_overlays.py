@@ -59,7 +59,7 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: Objects, names: Sequence[str]
     if "masks" in objects:
         for color, mask in zip(colors, objects["masks"].numpy(), strict=True):
             weight = OPACITY * mask.astype(np.float32)[..., None]
-            pixels = (1 - weight) * pixels + weight * np.float32(to_rgb(color))
+            pixels = (1 - weight) * pixels + weight * np.array(to_rgb(color), np.float32)
     axes.imshow(pixels.clip(0, 1))
     axes.set_axis_off()
     scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)
