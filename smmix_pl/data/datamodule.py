@@ -293,5 +293,5 @@ class ImageData(BaseData):
 
 
 def _listed(images: Any) -> list[Any]:
-    """Return what tells two sets of images apart: their files or, without files, their classes."""
+    """Return the files and classes of images or, if they are not files, their classes."""
     return list(getattr(images, "samples", images.targets))

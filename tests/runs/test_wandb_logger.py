@@ -198,6 +198,7 @@ def test_with_a_malformed_key_the_run_is_logged_offline(tmp_path):
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_marked_as_preempted_so_that_its_sweep_runs_it_again(tmp_path):
     words = (*RECIPE, "--trainer.max_epochs=500", "--trainer.callbacks=[ModelCheckpoint]")
     process = processes.start(words, tmp_path, logged_out(tmp_path))
