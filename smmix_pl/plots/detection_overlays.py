@@ -59,15 +59,21 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: Objects, names: Sequence[str]
     if "masks" in objects:
         for color, mask in zip(colors, objects["masks"].numpy(), strict=True):
             weight = OPACITY * mask.astype(np.float32)[..., None]
-            pixels = (1 - weight) * pixels + weight * np.float32(to_rgb(color))
+            pixels = (1 - weight) * pixels + weight * np.array(to_rgb(color), dtype=np.float32)
     axes.imshow(pixels.clip(0, 1))
     axes.set_axis_off()
     scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)
     crowds = objects["iscrowd"].tolist() if "iscrowd" in objects else [0] * len(labels)
     rows = zip(objects["boxes"].tolist(), labels, colors, scores, crowds, strict=True)
     for (left, top, right, bottom), label, color, score, crowd in rows:
-        style = {"edgecolor": color, "linestyle": "--" if crowd else "-", "linewidth": 1.0}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **style))
+        axes.add_patch(
+            Rectangle(
+                *((left, top), right - left, bottom - top),
+                fill=False,
+                edgecolor=color,
+                linestyle="--" if crowd else "-",
+            )
+        )
         axes.text(
             *(left, top, shorten(names[label], 16) + ("" if score is None else f" {score:.2f}")),
             fontsize=LABEL,
