@@ -3,20 +3,22 @@
 Shapes: B batch, N image tokens, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smmix_pl.checks import in_range
+from smmix_pl.checks import in_range, one_of, positive
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Mixed, Regions
 
 if TYPE_CHECKING:
     from smmix_pl.models.backbone import Backbone
+
+DistillationKind = Literal["hard", "soft"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,20 @@ class LossConfig:
         consistency: Weight of the consistency loss.
         soft_start_epochs: Epochs over which both weights rise linearly from 0, one step per epoch.
             0 keeps them constant, as in the paper.
+        distillation: Distillation from `model.teacher`: `hard` learns its predicted class, `soft`
+            its probabilities. `null` turns it off, as in the paper.
+        distillation_weight: Weight of the distillation loss, in [0, 1]. The classification loss
+            has the rest, and the extra losses of SMMix keep theirs.
+        temperature: Divisor of both logits in `soft` distillation.
     """
 
     label_smoothing: float = 0.1
     fine_grained: float = 1.0
     consistency: float = 1.0
     soft_start_epochs: int = 0
+    distillation: DistillationKind | None = None
+    distillation_weight: float = 0.5
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -44,6 +54,46 @@ class LossConfig:
             )
         for name in ("fine_grained", "consistency", "soft_start_epochs"):
             in_range(f"model.losses.{name}", getattr(self, name), 0)
+        if self.distillation is not None:
+            one_of("model.losses.distillation", self.distillation, get_args(DistillationKind))
+        in_range("model.losses.distillation_weight", self.distillation_weight, 0, 1)
+        positive("model.losses.temperature", self.temperature, "DeiT uses 1 and 3")
+
+
+class Distillation:
+    """Distillation loss on mixed images (Touvron et al., DeiT, ICML 2021).
+
+    As in DeiT's code, the teacher sees the mixed images, and a distilled model learns from it with
+    the head of its distillation token. A model without one learns with its class head. The `soft`
+    loss is the paper's, per image; the code also divides it by the number of classes.
+
+    Args:
+        teacher: Maps normalized images `(B, C, H, W)` to class logits `(B, K)`, without gradient.
+        kind: `hard` learns the predicted class, `soft` the probabilities.
+        weight: Weight of this loss; the classification loss has the rest.
+        temperature: Divisor of both logits in the `soft` loss.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        kind: DistillationKind = "hard",
+        weight: float = 0.5,
+        temperature: float = 1.0,
+    ) -> None:
+        self.teacher = teacher
+        self.kind = kind
+        self.weight = weight
+        self.temperature = temperature
+
+    def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Return the scalar float32 loss of logits `(B, K)` of images `(B, C, H, W)`."""
+        with torch.no_grad():
+            target = self.teacher(images)
+        if self.kind == "hard":
+            return F.cross_entropy(logits.float(), target.argmax(dim=1))
+        heat = self.temperature
+        return heat**2 * consistency_loss(logits.float() / heat, target.float() / heat)
 
 
 class SMMixLoss:
@@ -58,6 +108,8 @@ class SMMixLoss:
         backbone: Model under training.
         fine_grained: Weight of the fine-grained label loss.
         consistency: Weight of the consistency loss.
+        distillation: Further loss from a teacher (not in the paper). A distilled model then trains
+            its two heads separately.
 
     Example:
         >>> criterion = SMMixLoss(backbone)
@@ -65,9 +117,16 @@ class SMMixLoss:
     """
 
     def __init__(
-        self, backbone: "Backbone", fine_grained: float = 1.0, consistency: float = 1.0
+        self,
+        backbone: "Backbone",
+        fine_grained: float = 1.0,
+        consistency: float = 1.0,
+        distillation: Distillation | None = None,
     ) -> None:
         self.backbone = backbone
+        self.distillation = distillation
+        if distillation is not None and hasattr(backbone.model, "set_distilled_training"):
+            backbone.model.set_distilled_training(True)
         self.weights = {
             "fine_grained_target": fine_grained / 2,
             "fine_grained_source": fine_grained / 2,
@@ -81,7 +140,8 @@ class SMMixLoss:
     def terms(self, mixed: Mixed) -> dict[str, Tensor]:
         """Run the training pass over a mixed batch and return the unweighted losses by name."""
         relabel = mixed.attentive_labels
-        logits, tokens, attention = self.backbone.features(mixed.images, relabel is not None)
+        features = self.backbone.features(mixed.images, relabel is not None)
+        logits, tokens, attention, distilled = features
         labels = mixed.labels
         if relabel is not None and attention is not None:
             labels = relabel(attention, logits.float())
@@ -95,6 +155,9 @@ class SMMixLoss:
             terms["classification"] = terms["classification"] + self.backbone.unused_token_head()
         if mixed.teacher_logits is not None:
             terms["consistency"] = consistency_loss(logits, mixed.teacher_logits)
+        if self.distillation is not None:
+            student = logits if distilled is None else distilled
+            terms["distillation"] = self.distillation(mixed.images, student)
         return terms
 
     def total(self, terms: Mapping[str, Tensor], extra: float = 1.0) -> Tensor:
@@ -104,7 +167,11 @@ class SMMixLoss:
             terms: Losses as returned by `terms`.
             extra: Additional factor of the fine-grained and consistency weights, in [0, 1].
         """
-        return weighted_sum(terms, {name: extra * value for name, value in self.weights.items()})
+        weights = {name: extra * value for name, value in self.weights.items()}
+        if self.distillation is not None:
+            weight = self.distillation.weight
+            weights |= {"classification": 1 - weight, "distillation": weight}
+        return weighted_sum(terms, weights)
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -16,10 +16,12 @@ from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
-from smmix_pl.losses import LossConfig, SMMixLoss
+from smmix_pl.losses import Distillation, LossConfig, SMMixLoss
 from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
-from smmix_pl.mixing import Mixed, Mixer, soft_labels
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.mixing import GuideModel, Mixed, Mixer, soft_labels
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
+from smmix_pl.models.teacher import Teacher, TeacherConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import check_weight_sources
@@ -58,6 +60,7 @@ class SMMixModule(BaseModule):
         compile: Run the training pass through `torch.compile`, and the guide pass of plain ViTs, of
             PVT, and by similarity.
         guide: Settings of the guide pass.
+        teacher: Frozen model for `losses.distillation` or `guide.source=teacher`.
         losses: Loss settings.
         optim: Optimizer and learning-rate schedule.
     """
@@ -81,6 +84,7 @@ class SMMixModule(BaseModule):
         token_head: Literal["own", "shared"] = "own",
         compile: bool = False,
         guide: GuideConfig = GuideConfig(),
+        teacher: TeacherConfig | None = None,
         losses: LossConfig = LossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:
@@ -90,6 +94,7 @@ class SMMixModule(BaseModule):
         losses = LossConfig(**losses) if isinstance(losses, dict) else losses
         optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
         check_weight_sources(pretrained, init_from)
+        check_teacher(teacher, guide, losses)
         if guide.block is not None and mixer.reads_logits:
             raise InputError(
                 f"model.guide.block={guide.block}: {type(mixer).__name__} needs the logits of a "
@@ -121,7 +126,8 @@ class SMMixModule(BaseModule):
         self.mixer = mixer
         self.loss_config = losses
         self.optim = optim
-        self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
+        self.teacher = teacher
+        self._guide_model: tuple[GuideModel] | None = None  # a tuple, so that it is no submodule
         self.excluded_classes: Tensor | None
         self.register_buffer("excluded_classes", None, persistent=False)
         accuracy = topk_accuracy(num_classes)
@@ -143,7 +149,7 @@ class SMMixModule(BaseModule):
         excluded = self.excluded_classes
         return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
 
-    def set_guide_model(self, model: Backbone | None) -> None:
+    def set_guide_model(self, model: GuideModel | None) -> None:
         """Run guide passes with another model, such as averaged weights. None uses the backbone."""
         self._guide_model = None if model is None else (model,)
 
@@ -160,7 +166,9 @@ class SMMixModule(BaseModule):
             register_fsdp_forward_method(self, step)
 
     def setup(self, stage: str) -> None:
-        """Check that the model and the datamodule agree on the classes."""
+        """Load the teacher, and check that the model and the datamodule agree on the classes."""
+        if stage == "fit" and self.teacher is not None:
+            self._use_teacher(self.teacher)
         self.excluded_classes = None
         data = image_data(self.trainer)
         if data is None:
@@ -240,6 +248,29 @@ class SMMixModule(BaseModule):
                 "label_names": list(map(str, data.class_names)),
             }
 
+    def _use_teacher(self, config: TeacherConfig) -> None:
+        """Load the teacher. It is no submodule, so that checkpoints do not contain it."""
+        guides = self.backbone.guide_config.source == "teacher"
+        losses = self.loss_config
+        teacher = Teacher(
+            config,
+            self.num_classes,
+            self.hparams["image_size"],
+            self.hparams["mean"],
+            self.hparams["std"],
+            self.backbone.guide_config if guides else None,
+            self.backbone.grid,
+        ).to(self.trainer.strategy.root_device)
+        if guides:
+            self.set_guide_model(teacher)
+        if losses.distillation is not None:
+            distillation = Distillation(
+                teacher, losses.distillation, losses.distillation_weight, losses.temperature
+            )
+            self.criterion = SMMixLoss(
+                self.backbone, losses.fine_grained, losses.consistency, distillation
+            )
+
     def _make_settings_plain(self) -> None:
         """Keep objects and file names out of the settings that checkpoints store."""
         for name in ("guide", "losses", "optim"):
@@ -249,6 +280,9 @@ class SMMixModule(BaseModule):
             del self.hparams["mixer"]
         del self.hparams["init_from"]  # a checkpoint of this run does not need the file
         self.hparams["pretrained"] = False  # nor timm's weights
+        self.hparams["teacher"] = None  # nor the teacher
+        self.hparams["guide"]["source"] = "self"
+        self.hparams["losses"]["distillation"] = None
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """Return the mixer's generator: the same draws on all ranks, and after a resume.
@@ -282,4 +316,24 @@ class SMMixModule(BaseModule):
             {"train/loss": loss.detach(), "lr": self.on_device(lr), "train/lam": lam}
             | {f"train/loss_{name}": value.detach() for name, value in losses.items()}
             | {f"train/{name}": self.on_device(value) for name, value in mixed.notes.items()}
+        )
+
+
+def check_teacher(teacher: TeacherConfig | None, guide: GuideConfig, losses: LossConfig) -> None:
+    """Reject a missing teacher, and one that nothing uses.
+
+    Raises:
+        InputError: Exactly one of the teacher and its use is configured.
+    """
+    uses = [f"model.losses.distillation={losses.distillation}"] if losses.distillation else []
+    uses += ["model.guide.source=teacher"] if guide.source == "teacher" else []
+    if uses and teacher is None:
+        raise InputError(
+            f"{uses[0]}: needs a teacher. Set model.teacher.backbone, and its weights by "
+            "model.teacher.pretrained or model.teacher.init_from."
+        )
+    if teacher is not None and not uses:
+        raise InputError(
+            f"model.teacher.backbone={teacher.backbone}: is not used. Set "
+            "model.losses.distillation or model.guide.source=teacher."
         )

@@ -13,7 +13,8 @@ from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
 from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.errors import InputError
 from smmix_pl.mixing import CutMix, Mixup, Readout, SMMix
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.weights import load_weights, open_checkpoint, settings_in
 from smmix_pl.plots import mixing_figure
 from smmix_pl.plots.style import add_note

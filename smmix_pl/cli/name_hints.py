@@ -13,7 +13,8 @@ from smmix_pl.data.base import BaseData
 from smmix_pl.errors import did_you_mean
 from smmix_pl.losses import LossConfig
 from smmix_pl.mixing import Mixer
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
+from smmix_pl.models.teacher import TeacherConfig
 from smmix_pl.module import SMMixModule
 from smmix_pl.optim import OptimConfig
 
@@ -22,7 +23,7 @@ SECTIONS: dict[str, Callable[..., Any]] = {
     "data": ImageData,
     "trainer": Trainer,
 }
-SETTINGS = (GuideConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
+SETTINGS = (GuideConfig, TeacherConfig, LossConfig, OptimConfig, TrainTransform, EvalTransform)
 
 
 def nearest_names(message: str) -> str:

@@ -6,9 +6,8 @@ classes.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from timm.layers import to_2tuple
@@ -21,6 +20,7 @@ from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Guide, Readout
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens, check_map
 from smmix_pl.models.guide import find_short_pass, vit_map
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.timm_model import (
     ImageSize,
     args_for_any_size,
@@ -44,57 +44,14 @@ class Features(NamedTuple):
         tokens: Image tokens after the final norm, `(B, N, D)`.
         attention: Attention that each image token receives, or its similarity, `(B, G_h, G_w)`
             float32 without gradient. None unless requested.
+        distillation_logits: Logits of the distillation token, `(B, K)`, from a distilled model that
+            trains both of its heads (timm's `set_distilled_training`), else None.
     """
 
     logits: Tensor
     tokens: Tensor
     attention: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class GuideConfig:
-    """Settings of the guide pass, in which the model looks at the unmixed images.
-
-    The defaults are the paper's. `size` and `block` make the pass cheaper but no longer exact.
-
-    Args:
-        readout: What guides: `tokens`, the attention of all image tokens in the last self-attention
-            block, averaged over queries; `class`, the attention of the class token in the last
-            block; or `similarity`, the cosine between each image token and the class token (the
-            mean image token in models without one) after the final norm. Similarity keeps attention
-            fused, and also guides models without an attention map over one token grid. `null` uses
-            what the mixer defines: `class` for TransMix and MixPro, else `tokens`.
-        size: Image size of the pass in pixels, (height, width) or one number for both, best a
-            multiple of the patch size. Attention is resized to the token grid of the training
-            images. `null` uses the training size.
-        block: Index of the block whose attention guides; later blocks are not run. For plain ViTs
-            and for mixers that do not use the guide's logits. `null` uses the last block.
-        precision: `training` runs the pass under the training autocast, `float32` outside of it, as
-            the authors do.
-        mode: `eval` as in the paper, or `train` with stochastic depth and dropout, as in OpenMixup.
-    """
-
-    readout: Readout | None = None
-    size: int | ImageSize | None = None
-    block: int | None = None
-    precision: Literal["training", "float32"] = "training"
-    mode: Literal["eval", "train"] = "eval"
-
-    def __post_init__(self) -> None:
-        if self.readout is not None:
-            one_of("model.guide.readout", self.readout, get_args(Readout))
-        if self.readout == "similarity" and self.block is not None:
-            raise InputError(
-                f"model.guide.block={self.block}: model.guide.readout=similarity compares the "
-                "output tokens, so it needs all blocks. Remove one of the two options."
-            )
-        one_of("model.guide.precision", self.precision, ("training", "float32"))
-        one_of("model.guide.mode", self.mode, ("eval", "train"))
-        if self.size is not None and min(to_2tuple(self.size)) < 1:
-            raise InputError(
-                f"model.guide.size={self.size}: must be at least 1 pixel. Use null for the size of "
-                "the training images."
-            )
+    distillation_logits: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -165,8 +122,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits `(B, K)` of normalized images `(B, C, H, W)`."""
         self._choose_kernels(images)
-        logits: Tensor = self.model(images)
-        return logits
+        return mean_logits(self.model(images))
 
     def unused_token_head(self) -> Tensor:
         """Return a zero that depends on every weight of the token head.
@@ -237,7 +193,7 @@ class Backbone(nn.Module):
             if config.block is not None or short:
                 return self._run(Backbone._short_guide, images)
             with self.tap.record() as maps:
-                logits = self.model(images)
+                logits = mean_logits(self.model(images))
             return Guide(logits, self._on_grid(maps[-1], self.guide_grid))
 
     @torch.jit.ignore
@@ -273,7 +229,10 @@ class Backbone(nn.Module):
     def _read(self, features: Tensor) -> Features:
         """Read logits and image tokens from the output of `forward_features`."""
         tokens = normalized(self.model, image_tokens(self.model, features))
-        return Features(self.model.forward_head(features), tokens)
+        logits = self.model.forward_head(features)
+        if isinstance(logits, tuple):
+            return Features(logits[0], tokens, distillation_logits=logits[1])
+        return Features(logits, tokens)
 
     def _short_guide(self, images: Tensor) -> Guide:
         if self.guide_config.block is not None:
@@ -358,6 +317,11 @@ class Backbone(nn.Module):
         if maps is not None:
             check_map(maps[-1], self.model, tokens.shape[1], self.readout, image_size)
         return grid, tokens.shape[2]
+
+
+def mean_logits(logits: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean of what the two heads of a distilled model predict, as in its evaluation."""
+    return (logits[0] + logits[1]) / 2 if isinstance(logits, tuple) else logits
 
 
 def _is_fused(module: nn.Module) -> bool:

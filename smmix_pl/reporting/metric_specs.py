@@ -91,6 +91,10 @@ METRICS = (
             "train/loss_consistency", "consistency loss", "nats", "lower",
             "KL divergence from the guide's mixed logits (SMMix branch)",
         ),
+        (
+            "train/loss_distillation", "distillation loss", "nats", "lower",
+            "Cross entropy or KL divergence with the teacher's prediction for the mixed images",
+        ),
         ("lr", "learning rate", "", "", "Learning rate of the step"),
         ("train/grad_norm", "gradient norm", "", "", "L2 norm of all gradients, before clipping"),
         ("train/weight_norm", "weight norm", "", "", "L2 norm of all weights"),

@@ -36,7 +36,7 @@ from smmix_pl.mixing.fmix import low_frequency_image, lowest_pixels
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask, resample
 from smmix_pl.mixing.saliencymix import NEIGHBORHOODS, fine_grained_saliency, gray_levels
 from smmix_pl.mixing.tokenmix import block_mask
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 PASTE_IN_PLACE = [
     TransMix(switch_prob=1),
@@ -233,7 +233,7 @@ def test_attentive_labels_reach_the_loss(tiny_module):
     images = torch.randn(4, 3, 32, 32)
     labels = soft_labels(torch.arange(4), 10)
     mixed = TransMix()(images, labels, backbone, Scripted(0.0, 0.5, 16, 16))
-    logits, _, attention = backbone.features(mixed.images, with_attention=True)
+    logits, _, attention, _ = backbone.features(mixed.images, with_attention=True)
     targets = mixed.attentive_labels(attention, logits)
     assert not torch.allclose(targets, mixed.labels, atol=1e-3)
     loss = -(targets * logits.log_softmax(1)).sum(1).mean()

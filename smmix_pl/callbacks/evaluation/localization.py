@@ -19,7 +19,8 @@ from smmix_pl.metrics import BoxAccuracy, MaskJaccard
 from smmix_pl.metrics.box_overlap import predicted_box
 from smmix_pl.mixing import Readout
 from smmix_pl.models.attention import AttentionTap, attention_of_heads
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.tokens import similarity_to_output
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots.localization_figure import LocalizedObject, localization_figure
