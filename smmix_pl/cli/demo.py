@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> None:
         type=Readout,
         default="tokens",
         help="Attention of the timm model: of all image tokens, as in the paper, of the class "
-        "token, or similarity to the class token.",
+        "token, similarity to the class token, or others that model.guide.readout has.",
     )
     parser.add_argument("--output", type=Path, default=Path("mixing.png"), help="PNG to write.")
     parser.add_argument("--examples", type=int, default=4, help="Number of rows, two images each.")

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from smmix_pl.errors import InputError
 
-Readout = Literal["tokens", "class", "similarity"]
-"""What a guide pass reads: the attention of all image tokens, the attention of the class token, or
-the similarity of each image token to the class token. See `GuideConfig`."""
+Readout = Literal["tokens", "class", "similarity", "rollout", "merged"]
+"""What a guide pass reads: the attention of all image tokens, the attention of the class token, the
+similarity of each image token to the class token, the attention of the class token rolled out
+through all blocks, or the attention to the class token where tokens are merged. See
+`GuideConfig`."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from smmix_pl.models.timm_model import (
     model_name,
     token_grid,
 )
+from smmix_pl.models.token_merging import merged_pass
 from smmix_pl.models.tokens import image_tokens, normalized, similarity_to_output
 from smmix_pl.step_timer import span
 
@@ -106,12 +107,14 @@ class Backbone(nn.Module):
         self.guide_config = guide
         self.readout: Readout = guide.readout or "tokens"
         self.compiled = compile
-        reads_map = self.readout != "similarity"
+        reads_map = self.readout not in ("similarity", "merged")
         self.tap = AttentionTap(self.model, self.readout) if reads_map else None
         self.fusable = [module for module in self.model.modules() if _is_fused(module)]
         self.grid, width = self._probe(size)
         self.guide_size = None if guide.size is None else to_2tuple(guide.size)
         self.guide_grid, _ = self._probe(self.guide_size or size)
+        if self.readout == "merged":
+            self._check_plain_vit("model.guide.readout=merged")
         self._check_guide_block(guide.block)
         self.token_head: nn.Linear | None = None
         if token_head == "own":
@@ -144,6 +147,11 @@ class Backbone(nn.Module):
         self._choose_kernels(images)
         if not with_attention:
             return self._run(Backbone._features, images)
+        if self.readout == "merged":
+            raise InputError(
+                "model.guide.readout=merged: reads unmixed images, but the mixer needs attention of"
+                " the mixed ones. Use another readout."
+            )
         if self.tap is None:
             features, similarity = self._run(Backbone._features_and_similarity, images)
             return features._replace(attention=similarity.unflatten(1, self.grid))
@@ -183,6 +191,9 @@ class Backbone(nn.Module):
         mode = eval_mode(self.model) if config.mode == "eval" else nullcontext()
         with span("guide"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             self._choose_kernels(images)
+            if self.readout == "merged":
+                logits, scores = merged_pass(self.model, images, config.merge_ratio)
+                return Guide(logits, self._resized(scores.unflatten(1, self.guide_grid)))
             if self.tap is None:
                 features, similarity = self._run(Backbone._features_and_similarity, images)
                 return Guide(
@@ -190,6 +201,7 @@ class Backbone(nn.Module):
                 )
             # The short pass skips parts of the last block that train mode would drop at random
             short = config.mode == "eval" and find_short_pass(self.model) is not None
+            short = short and self.readout != "rollout"  # which needs the maps of all blocks
             if config.block is not None or short:
                 return self._run(Backbone._short_guide, images)
             with self.tap.record() as maps:
@@ -261,14 +273,17 @@ class Backbone(nn.Module):
     def _check_guide_block(self, block: int | None) -> None:
         if block is None:
             return
-        if not isinstance(self.model, VisionTransformer) or find_short_pass(self.model) is None:
-            raise InputError(
-                f"model.guide.block={block}: {type(self.model).__name__} is not a plain ViT that "
-                "classifies its class token, such as DeiT. Remove the option."
-            )
+        self._check_plain_vit(f"model.guide.block={block}")
         last = len(self.model.blocks) - 1
         if not 1 <= block <= last:
             raise InputError(f"model.guide.block={block}: must be in [1, {last}].")
+
+    def _check_plain_vit(self, option: str) -> None:
+        if not isinstance(self.model, VisionTransformer) or find_short_pass(self.model) is None:
+            raise InputError(
+                f"{option}: {type(self.model).__name__} is not a plain ViT that classifies its "
+                "class token, such as DeiT. Remove the option."
+            )
 
     @property
     def class_head(self) -> nn.Module:

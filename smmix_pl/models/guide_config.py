@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from timm.layers import to_2tuple
 
-from smmix_pl.checks import one_of
+from smmix_pl.checks import in_range, one_of
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Readout
 from smmix_pl.models.timm_model import ImageSize
@@ -25,8 +25,12 @@ class GuideConfig:
             block, averaged over queries; `class`, the attention of the class token in the last
             block; or `similarity`, the cosine between each image token and the class token (the
             mean image token in models without one) after the final norm. Similarity keeps attention
-            fused, and also guides models without an attention map over one token grid. `null` uses
-            what the mixer defines: `class` for TransMix and MixPro, else `tokens`.
+            fused, and also guides models without an attention map over one token grid. `rollout` is
+            the class token's attention through all blocks, for plain ViTs. `merged` is the
+            attention to the class token in the last block of a plain ViT that merges similar
+            tokens. `null` uses what the mixer defines: `class` for TransMix and MixPro, `rollout`
+            for TLAlign, `merged` for MergeMix, else `tokens`.
+        merge_ratio: Fraction of the image tokens that `merged` merges into others, in [0, 0.5].
         size: Image size of the pass in pixels, (height, width) or one number for both, best a
             multiple of the patch size. Attention is resized to the token grid of the training
             images. `null` uses the training size.
@@ -39,6 +43,7 @@ class GuideConfig:
 
     source: Literal["self", "teacher"] = "self"
     readout: Readout | None = None
+    merge_ratio: float = 0.25
     size: int | ImageSize | None = None
     block: int | None = None
     precision: Literal["training", "float32"] = "training"
@@ -48,11 +53,12 @@ class GuideConfig:
         one_of("model.guide.source", self.source, ("self", "teacher"))
         if self.readout is not None:
             one_of("model.guide.readout", self.readout, get_args(Readout))
-        if self.readout == "similarity" and self.block is not None:
+        if self.readout in ("similarity", "rollout", "merged") and self.block is not None:
             raise InputError(
-                f"model.guide.block={self.block}: model.guide.readout=similarity compares the "
-                "output tokens, so it needs all blocks. Remove one of the two options."
+                f"model.guide.block={self.block}: model.guide.readout={self.readout} needs all "
+                "blocks. Remove one of the two options."
             )
+        in_range("model.guide.merge_ratio", self.merge_ratio, 0, 0.5, "MergeMix uses 0.25 and 0.5")
         one_of("model.guide.precision", self.precision, ("training", "float32"))
         one_of("model.guide.mode", self.mode, ("eval", "train"))
         if self.size is not None and min(to_2tuple(self.size)) < 1:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.mixing_batches import CLASSES, FixedGuide, batches
+from helpers.mixing_batches import CLASSES, FixedGuide, Scripted, batches
 from helpers.small_runs import TINY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from smmix_pl import (
     FMix,
     GridMix,
     InputError,
+    MergeMix,
     MixPro,
     Mixup,
     MixupCutMix,
@@ -26,6 +27,7 @@ from smmix_pl import (
     SaliencyMix,
     SMMix,
     SMMixModule,
+    TLAlign,
     TokenMix,
     TransMix,
 )
@@ -44,12 +46,14 @@ PASTE_IN_PLACE = [
     MixPro(switch_prob=1),
     MixPro(switch_prob=1, cell_side=1),
     AttentiveCutMix(),
+    TLAlign(),
+    MergeMix(switch_prob=1),
     SaliencyMix(),
     SaliencyMix(peak="each"),
     FMix(),
     GridMix(),
 ]
-ONE_MASK = (TransMix, TokenMix, FMix, GridMix)
+ONE_MASK = (TransMix, TLAlign, TokenMix, FMix, GridMix)
 LABELS = soft_labels(torch.tensor([0, 1]), CLASSES)
 
 
@@ -66,16 +70,6 @@ class Fixed:
 
     def guide(self, images):
         return Guide(torch.zeros(len(images), CLASSES), self.attention)
-
-
-class Scripted:
-    """A generator that returns given values in order."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: self.answers.pop(0)
 
 
 def numbered_pixels(batch, height, width, channels=3):
