@@ -35,6 +35,7 @@ from smmix_pl import (
     SaliencyMix,
     SMMix,
     SMMixModule,
+    SUMix,
     TdAttenMix,
     TLAlign,
     TokenMix,
@@ -61,6 +62,7 @@ MIXERS: dict[str, Mixer] = {
         TLAlign(),
         MergeMix(switch_prob=1),
         TdAttenMix(switch_prob=1),
+        SUMix(),
         SMMix(switch_prob=1),
     )
 }
@@ -116,7 +118,7 @@ def describe(
     teacher = "option" if hasattr(mixer, "teacher") else "none"
     return [
         str(model.passes),
-        f"{head / 1e3:.0f}" if mixed.regions else "0",
+        f"{head / 1e3:.0f}" if mixed.regions or mixed.unmixed else "0",
         attention,
         "itself" if mixed.teacher_logits is not None else teacher,
     ]

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from smmix_pl.checks import in_range, one_of, positive
 from smmix_pl.errors import InputError
-from smmix_pl.mixing.base import Mixed, Regions
+from smmix_pl.mixing.base import Mixed, Prediction, Regions
 
 if TYPE_CHECKING:
-    from smmix_pl.models.backbone import Backbone
+    from smmix_pl.models.backbone import Backbone, Features
 
 DistillationKind = Literal["hard", "soft"]
 
@@ -143,9 +143,15 @@ class SMMixLoss:
         features = self.backbone.features(mixed.images, relabel is not None)
         logits, tokens, attention, distilled = features
         labels = mixed.labels
+        terms = {}
         if relabel is not None and attention is not None:
             labels = relabel(attention, logits.float())
-        terms = {"classification": soft_cross_entropy(logits, labels)}
+        if mixed.unmixed is not None:
+            unmixed = self.backbone.features(mixed.unmixed.images)
+            labels, terms["uncertainty"] = mixed.unmixed.compare(
+                self._prediction(features), self._prediction(unmixed)
+            )
+        terms["classification"] = soft_cross_entropy(logits, labels)
         if mixed.regions is not None:
             source = mixed.regions.source_mask
             by_region = self.backbone.region_logits(tokens, torch.stack((~source, source), dim=1))
@@ -159,6 +165,12 @@ class SMMixLoss:
             student = logits if distilled is None else distilled
             terms["distillation"] = self.distillation(mixed.images, student)
         return terms
+
+    def _prediction(self, features: "Features") -> Prediction:
+        tokens = features.tokens
+        everywhere = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        uncertainty = self.backbone.region_logits(tokens, everywhere)
+        return Prediction(features.logits.float(), uncertainty.float())
 
     def total(self, terms: Mapping[str, Tensor], extra: float = 1.0) -> Tensor:
         """Return the weighted sum of the terms.

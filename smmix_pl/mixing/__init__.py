@@ -16,6 +16,7 @@ from smmix_pl.mixing.nomix import NoMix
 from smmix_pl.mixing.resizemix import ResizeMix
 from smmix_pl.mixing.saliencymix import SaliencyMix
 from smmix_pl.mixing.smmix import SMMix
+from smmix_pl.mixing.sumix import SUMix
 from smmix_pl.mixing.tdattenmix import TdAttenMix
 from smmix_pl.mixing.tl_align import TLAlign
 from smmix_pl.mixing.tokenmix import TokenMix
@@ -39,6 +40,7 @@ __all__ = [
     "Regions",
     "ResizeMix",
     "SMMix",
+    "SUMix",
     "SaliencyMix",
     "TLAlign",
     "TdAttenMix",

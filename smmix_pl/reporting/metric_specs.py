@@ -92,6 +92,10 @@ METRICS = (
             "KL divergence from the guide's mixed logits (SMMix branch)",
         ),
         (
+            "train/loss_uncertainty", "uncertainty loss", "nats", "lower",
+            "SUMix's loss on distances and uncertainty of mixed and unmixed images, weighted",
+        ),
+        (
             "train/loss_distillation", "distillation loss", "nats", "lower",
             "Cross entropy or KL divergence with the teacher's prediction for the mixed images",
         ),

@@ -6,9 +6,20 @@ import torch
 from helpers.golden import assert_close, load
 from helpers.mixing_batches import Scripted
 
-from smmix_pl import Backbone, InputError, MergeMix, SMMixLoss, TdAttenMix, TLAlign, soft_labels
+from smmix_pl import (
+    Backbone,
+    InputError,
+    MergeMix,
+    SMMixLoss,
+    SUMix,
+    TdAttenMix,
+    TLAlign,
+    soft_labels,
+)
 from smmix_pl.mixing import Guide
+from smmix_pl.mixing.base import Prediction
 from smmix_pl.mixing.regions import least_attended, most_attended, window_mask
+from smmix_pl.mixing.sumix import semantic_uncertainty
 from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.token_merging import match, merge, merge_counts, merged_pass
 
@@ -185,3 +196,41 @@ def test_merged_tokens_share_their_score(name, ratio):
     assert scores.shape == (2, 4, 6)
     left = 24 - int(24 * ratio) + merge_counts(3, int(24 * ratio))[-1]
     assert all(len(one.unique()) == left for one in scores)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_sumix_weights_labels_as_released(reduction):
+    """As released with its own cross entropy, and with one that keeps the images apart."""
+    recorded = load("sumix.npz")
+    mixed, unmixed = (
+        Prediction(recorded[f"{name}_logits"], recorded[f"{name}_uncertainty_logits"])
+        for name in ("mixed", "unmixed")
+    )
+    labels, lam = soft_labels(recorded["labels"], 7), torch.tensor(float(recorded["lam"]))
+    weights, loss = semantic_uncertainty(mixed, unmixed, labels, lam)
+    assert weights.std() > 1e-3
+    errors = -(labels * mixed.logits.log_softmax(1)).sum(1, keepdim=True)
+    others = -(labels.flip(0) * mixed.logits.log_softmax(1)).sum(1, keepdim=True)
+    if reduction == "mean":
+        classification = errors.mean() * weights.mean() + others.mean() * (1 - weights.mean())
+    else:
+        classification = (errors * weights + others * (1 - weights)).mean()
+    assert_close(classification + 0.5 * loss, recorded[f"loss_{reduction}"].mean())
+
+
+def test_sumix_trains_with_a_second_pass():
+    backbone = small("tokens").train()
+    labels = soft_labels(torch.arange(4), 5)
+    images = PIXELS.repeat(2, 1, 1, 1)
+    mixed = SUMix(alpha=1, uncertainty=0.3)(images, labels, backbone, np.random.default_rng(1))
+    terms = SMMixLoss(backbone).terms(mixed)
+    assert terms.keys() == {"classification", "uncertainty"}
+    sum(terms.values()).backward()
+    assert all(weight.grad is not None for weight in backbone.parameters())
+    assert backbone.token_head.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("option", "value"), [("alpha", 0.0), ("uncertainty", -1.0)])
+def test_invalid_settings_of_sumix_name_the_option(option, value):
+    with pytest.raises(InputError, match=f"model.mixer.{option}={value}"):
+        SUMix(**{option: value})
