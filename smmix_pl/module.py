@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 
 from smmix_pl.base_module import BaseModule
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
-from smmix_pl.losses import Distillation, LossConfig, SMMixLoss
+from smmix_pl.losses import Distillation, LossConfig, SMMixLoss, label_loss
 from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
 from smmix_pl.mixing import GuideModel, Mixed, Mixer, soft_labels
 from smmix_pl.models.backbone import Backbone
@@ -120,7 +121,9 @@ class SMMixModule(BaseModule):
             fresh = [weight.clone() for weight in head.parameters()]
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
             self.has_trained_head = not all(map(torch.equal, fresh, head.parameters()))
-        self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)
+        self.criterion = SMMixLoss(
+            self.backbone, losses.fine_grained, losses.consistency, label_loss=label_loss(losses)
+        )
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.mixer = mixer
@@ -166,11 +169,11 @@ class SMMixModule(BaseModule):
             register_fsdp_forward_method(self, step)
 
     def setup(self, stage: str) -> None:
-        """Load the teacher, and check that the model and the datamodule agree on the classes."""
-        if stage == "fit" and self.teacher is not None:
-            self._use_teacher(self.teacher)
+        """Prepare the losses, and check that the model and the datamodule agree on the classes."""
         self.excluded_classes = None
         data = image_data(self.trainer)
+        if stage == "fit":
+            self._prepare_losses(data)
         if data is None:
             return
         if data.num_classes != self.num_classes:
@@ -193,7 +196,7 @@ class SMMixModule(BaseModule):
         images, classes = batch
         # Stochastic depth and dropout; every rank draws its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, device=self.device)
-        labels = soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
+        labels = self.soft_labels(classes)
         model = self._guide_model[0] if self._guide_model else self.backbone
         with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
@@ -203,6 +206,10 @@ class SMMixModule(BaseModule):
         if logs_next_step(self.trainer):
             self._log_step(loss, losses, mixed)
         return {"loss": loss, "lam": mixed.lam, "notes": mixed.notes}
+
+    def soft_labels(self, classes: Tensor) -> Tensor:
+        """Return the labels `(B, K)` of a training batch, smoothed."""
+        return soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics: `fit` cannot update the inference tensors of `Trainer.validate`."""
@@ -248,28 +255,35 @@ class SMMixModule(BaseModule):
                 "label_names": list(map(str, data.class_names)),
             }
 
-    def _use_teacher(self, config: TeacherConfig) -> None:
-        """Load the teacher. It is no submodule, so that checkpoints do not contain it."""
-        guides = self.backbone.guide_config.source == "teacher"
-        losses = self.loss_config
-        teacher = Teacher(
-            config,
-            self.num_classes,
-            self.hparams["image_size"],
-            self.hparams["mean"],
-            self.hparams["std"],
-            self.backbone.guide_config if guides else None,
-            self.backbone.grid,
-        ).to(self.trainer.strategy.root_device)
-        if guides:
+    def _prepare_losses(self, data: ImageData | None) -> None:
+        """Load the teacher, and weight classes by their frequency in the data.
+
+        The teacher is no submodule, so that checkpoints do not contain it.
+        """
+        losses, guide = self.loss_config, self.backbone.guide_config
+        device = self.trainer.strategy.root_device
+        teacher, distillation, counts = None, None, None
+        if self.teacher is not None:
+            size, mean, std = (self.hparams[name] for name in ("image_size", "mean", "std"))
+            guiding = (guide, self.backbone.grid) if guide.source == "teacher" else ()
+            teacher = Teacher(self.teacher, self.num_classes, size, mean, std, *guiding).to(device)
+        if teacher is not None and guide.source == "teacher":
             self.set_guide_model(teacher)
-        if losses.distillation is not None:
+        if teacher is not None and losses.distillation is not None:
             distillation = Distillation(
                 teacher, losses.distillation, losses.distillation_weight, losses.temperature
             )
-            self.criterion = SMMixLoss(
-                self.backbone, losses.fine_grained, losses.consistency, distillation
-            )
+        if losses.class_weights is not None:
+            if data is None:
+                raise InputError(
+                    f"model.losses.class_weights={losses.class_weights}: needs the class counts of "
+                    "a datamodule of this package. Remove the option."
+                )
+            counts = data.label_counts().to(device), len(data.train_classes)
+        self.criterion = SMMixLoss(
+            *(self.backbone, losses.fine_grained, losses.consistency, distillation),
+            label_loss(losses, counts),
+        )
 
     def _make_settings_plain(self) -> None:
         """Keep objects and file names out of the settings that checkpoints store."""

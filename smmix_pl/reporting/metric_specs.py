@@ -17,6 +17,7 @@ Source = Literal[
     "with/knn.yaml",
     "linear probe",
     "segmentation",
+    "multi-label",
 ]
 
 EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")
@@ -180,6 +181,19 @@ METRICS = (
     *_specs(
         "Calibration", EVAL, "",
         ("ece", "ECE", "fraction", "lower", "Expected calibration error, 15 bins"),
+    ),
+    *_specs(
+        "Multi-label", VAL_AND_TEST, "multi-label",
+        ("map", "mAP", "fraction", "higher", "Mean over labels of the average precision"),
+        (
+            "f1_micro", "F1, micro", "fraction", "higher",
+            "F1 score over all labels at the thresholds of the model",
+        ),
+        ("f1_macro", "F1, macro", "fraction", "higher", "Mean over labels of the F1 score"),
+        (
+            "label_ece", "label ECE", "fraction", "lower",
+            "Mean over labels of the calibration error of their probability, 15 bins",
+        ),
     ),
     *_specs(
         "Segmentation", (), "segmentation",
@@ -358,6 +372,7 @@ METRICS = (
 )  # fmt: skip
 
 HEADLINE = (
+    *("map", "f1_micro", "f1_macro", "label_ece"),
     *("miou", "mean_accuracy", "pixel_accuracy"),
     *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
     *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),

@@ -85,6 +85,10 @@ class EMA(WeightAveraging):
             raise InputError(
                 "EMA.as_guide=true: model.guide.source=teacher already guides. Remove one of them."
             )
+        if self.validate_weights and pl_module.task == "multi-label classification":
+            raise InputError(
+                "EMA.validate_weights=true: needs one class per image. Set it to false."
+            )
         with warnings.catch_warnings():
             # about sharded weights, which were rejected above
             warnings.filterwarnings("ignore", ".*doesn't support sharding")
