@@ -21,6 +21,7 @@ from smmix_pl.losses import Distillation, LossConfig, SMMixLoss, label_loss
 from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
 from smmix_pl.mixing import GuideModel, Mixed, Mixer, soft_labels
 from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.freezing import freeze
 from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.teacher import Teacher, TeacherConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
@@ -60,6 +61,10 @@ class SMMixModule(BaseModule):
             authors' code. `shared` uses the class head.
         compile: Run the training pass through `torch.compile`, and the guide pass of plain ViTs, of
             PVT, and by similarity.
+        grad_checkpointing: Recompute the activations of each block in the backward pass, which
+            saves memory and costs time.
+        frozen: Weights that do not train: a number of layers from the input, of which the first is
+            the stem, or shell patterns of names, such as `model.patch_embed.*`.
         guide: Settings of the guide pass.
         teacher: Frozen model for `losses.distillation` or `guide.source=teacher`.
         losses: Loss settings.
@@ -84,6 +89,8 @@ class SMMixModule(BaseModule):
         init_token_head: TokenHeadInit = "fresh",
         token_head: Literal["own", "shared"] = "own",
         compile: bool = False,
+        grad_checkpointing: bool = False,
+        frozen: int | list[str] = 0,
         guide: GuideConfig = GuideConfig(),
         teacher: TeacherConfig | None = None,
         losses: LossConfig = LossConfig(),
@@ -121,6 +128,10 @@ class SMMixModule(BaseModule):
             fresh = [weight.clone() for weight in head.parameters()]
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
             self.has_trained_head = not all(map(torch.equal, fresh, head.parameters()))
+        if grad_checkpointing:
+            self.backbone.checkpoint_gradients()
+        if frozen:
+            freeze(self.backbone, frozen)
         self.criterion = SMMixLoss(
             self.backbone, losses.fine_grained, losses.consistency, label_loss=label_loss(losses)
         )

@@ -107,6 +107,7 @@ class Backbone(nn.Module):
         self.guide_config = guide
         self.readout: Readout = guide.readout or "tokens"
         self.compiled = compile
+        self.recomputes = False
         reads_map = self.readout not in ("similarity", "merged")
         self.tap = AttentionTap(self.model, self.readout) if reads_map else None
         self.fusable = [module for module in self.model.modules() if _is_fused(module)]
@@ -126,6 +127,21 @@ class Backbone(nn.Module):
         """Return class logits `(B, K)` of normalized images `(B, C, H, W)`."""
         self._choose_kernels(images)
         return mean_logits(self.model(images))
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute the activations of each block in the backward pass, which saves memory.
+
+        Raises:
+            InputError: The timm model does not support it.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise InputError(
+                f"model.grad_checkpointing=true: {model_name(self.model)} does not support it. Set "
+                "it to false."
+            ) from error
+        self.recomputes = True
 
     def unused_token_head(self) -> Tensor:
         """Return a zero that depends on every weight of the token head.
@@ -147,6 +163,11 @@ class Backbone(nn.Module):
         self._choose_kernels(images)
         if not with_attention:
             return self._run(Backbone._features, images)
+        if self.recomputes:
+            raise InputError(
+                "model.grad_checkpointing=true: the mixer reads attention of the training pass, "
+                "whose recomputation would differ. Set it to false, or use another mixer."
+            )
         if self.readout == "merged":
             raise InputError(
                 "model.guide.readout=merged: reads unmixed images, but the mixer needs attention of"
