@@ -3,6 +3,7 @@
 B batch, K classes.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +43,8 @@ class SUMix(Mixer):
     ) -> Mixed:
         """Mix one batch. See `Mixer`."""
         mixed = self.cutmix(images, labels, model, rng)
-        lam = torch.as_tensor(mixed.lam, dtype=torch.float32)
+        assert isinstance(mixed.lam, float), "CutMix has one box per batch"
+        lam = mixed.lam
 
         def compare(of_mixed: Prediction, of_unmixed: Prediction) -> tuple[Tensor, Tensor]:
             weights, loss = semantic_uncertainty(of_mixed, of_unmixed, labels, lam)
@@ -52,7 +54,7 @@ class SUMix(Mixer):
 
 
 def semantic_uncertainty(
-    of_mixed: Prediction, of_unmixed: Prediction, labels: Tensor, lam: Tensor
+    of_mixed: Prediction, of_unmixed: Prediction, labels: Tensor, lam: float
 ) -> tuple[Tensor, Tensor]:
     """Compute the label weight of each target image, and the loss on distances and uncertainty.
 
@@ -60,7 +62,7 @@ def semantic_uncertainty(
         of_mixed: Logits of the mixed images.
         of_unmixed: Logits of the unmixed images.
         labels: Soft labels of the unmixed images, `(B, K)`.
-        lam: Fraction of the target image, a scalar.
+        lam: Fraction of the target image.
 
     Returns:
         Weights `(B, 1)` without gradient, and the scalar loss.
@@ -76,7 +78,8 @@ def semantic_uncertainty(
     target, source = distances
     gap = source.gather(1, classes.flip(0)) - target.gather(1, classes)
     # lam a / (lam a + (1 - lam) b) with a, b = exp(-distance), which underflow in large batches
-    weights = torch.sigmoid(torch.logit(lam).to(gap.device) + gap)
+    odds = math.log(lam / (1.0 - lam)) if 0 < lam < 1 else math.copysign(math.inf, lam - 0.5)
+    weights = torch.sigmoid(gap + odds)
 
     uncertain = F.normalize(of_unmixed.uncertainty_logits.softmax(dim=1), dim=1)
     of_mix = F.normalize(of_mixed.uncertainty_logits.softmax(dim=1), dim=1)

@@ -1,6 +1,5 @@
 """TdAttenMix: max-min regions with labels by area and attention (Wang et al., AAAI 2025)."""
 
-import torch
 from torch import Tensor
 
 from smmix_pl.mixing.regions import Side, window_mask
@@ -61,4 +60,6 @@ class TdAttenMix(SMMix):
         target, source = attention.flatten(1), attention.flip(0).flatten(1)
         kept = (target * ~window_mask(to, side, grid)).sum(dim=1, keepdim=True)
         pasted = (source * window_mask(origin, side, grid)).sum(dim=1, keepdim=True)
-        return (torch.as_tensor(area, device=kept.device) + kept / (kept + pasted)) / 2
+        if isinstance(area, Tensor):
+            area = area.to(kept.device, non_blocking=True)
+        return (area + kept / (kept + pasted)) / 2

@@ -206,8 +206,8 @@ def test_sumix_weights_labels_as_released(reduction):
         Prediction(recorded[f"{name}_logits"], recorded[f"{name}_uncertainty_logits"])
         for name in ("mixed", "unmixed")
     )
-    labels, lam = soft_labels(recorded["labels"], 7), torch.tensor(float(recorded["lam"]))
-    weights, loss = semantic_uncertainty(mixed, unmixed, labels, lam)
+    labels = soft_labels(recorded["labels"], 7)
+    weights, loss = semantic_uncertainty(mixed, unmixed, labels, float(recorded["lam"]))
     assert weights.std() > 1e-3
     errors = -(labels * mixed.logits.log_softmax(1)).sum(1, keepdim=True)
     others = -(labels.flip(0) * mixed.logits.log_softmax(1)).sum(1, keepdim=True)
