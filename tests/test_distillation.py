@@ -178,7 +178,7 @@ def test_two_guides_are_rejected(config, tmp_path):
 
 def test_a_distilled_run_on_the_command_line_resumes_exactly(tmp_path, weights):
     write_recipe(tmp_path)
-    every_epoch = {"filename": "{epoch}", "save_top_k": -1, "save_on_train_epoch_end": True}
+    every_epoch = {"filename": "{epoch}", "save_top_k": -1, "monitor": "val/top1"}
     words = (
         *FIT,
         *("--model.backbone=deit_tiny_distilled_patch16_224", "--model.losses.distillation=hard"),

@@ -9,7 +9,6 @@ from helpers.programs import refusal, run_here
 from helpers.small_recipe import FIT, write_recipe
 from helpers.small_runs import digits, module, trainer
 from lightning.pytorch import Callback, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smmix_pl import Backbone, CutMix, InputError, SMMix, SMMixLoss, TransMix, soft_labels
 from smmix_pl.callbacks import GradualUnfreezing
@@ -34,7 +33,6 @@ def is_below(name, block):
     [
         (1, lambda name: is_below(name, 0)),
         (2, lambda name: is_below(name, 1)),
-        (["model.blocks.0.*"], lambda name: "blocks.0." in name),
         (["token_head.bias", "*.cls_token"], lambda name: name.endswith(("d.bias", "cls_token"))),
     ],
 )
@@ -49,7 +47,7 @@ def test_frozen_weights_do_not_change(frozen, kept, tmp_path):
 
 
 def test_a_frozen_run_resumes_on_the_command_line(tmp_path):
-    every = {"filename": "{epoch}", "save_top_k": -1, "save_on_train_epoch_end": True}
+    every = {"filename": "{epoch}", "save_top_k": -1, "monitor": "val/top1"}
     words = (
         *(*FIT, "--model.frozen=2", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"),
         *("--model.grad_checkpointing=true", "--trainer.callbacks+=GradualUnfreezing"),
@@ -100,25 +98,6 @@ def test_layers_start_to_train_one_by_one(tmp_path):
     assert not any(is_below(name, 0) for name in trained[2])
 
 
-def test_unfreezing_resumes_exactly(tmp_path):
-    def fit(ckpt_path=None):
-        seed_everything(0)
-        keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-        run = trainer(
-            tmp_path,
-            max_epochs=4,
-            limit_train_batches=2,
-            callbacks=[keep, GradualUnfreezing()],
-            enable_checkpointing=True,
-        )
-        model = module(SMMix())
-        run.fit(model, digits(), ckpt_path=ckpt_path, weights_only=True)
-        return model.state_dict()
-
-    complete = fit()
-    assert not changed(complete, fit(tmp_path / "epoch=1.ckpt"))
-
-
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_checkpointed_gradients_are_the_same(name):
     args = {
@@ -156,13 +135,6 @@ def test_checkpointing_rejects_attention_of_the_training_pass():
         (["--model.frozen=-1"], "model.frozen=-1"),
         (["--model.frozen=[model.block.*]"], "model.frozen=model.block.*"),
         (["--model.frozen=['*']"], "model.frozen="),
-        (
-            [
-                *("--model.grad_checkpointing=true", "--model.backbone=pvt_tiny"),
-                *("--model.backbone_args={}", "--data.image_size=64"),
-            ],
-            "model.grad_checkpointing=true",
-        ),
         (
             ["--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.epochs=2"],
             "GradualUnfreezing.epochs=2",

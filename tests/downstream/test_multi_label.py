@@ -138,7 +138,7 @@ def test_the_test_equals_sklearn(run, root):
 def test_a_run_resumes_exactly(run, root, tmp_path):
     words = (*FIT, f"--data.root={root}", "--model.mixer.switch_prob=1", "--test_after_fit=false")
     every = "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {filename: '{epoch}', "
-    every += "save_top_k: -1, save_on_train_epoch_end: true}}"
+    every += "save_top_k: -1, monitor: val/loss}}"
     run_here(*words, every, cwd=tmp_path)
     [first] = tmp_path.rglob("epoch=0.ckpt")
     (tmp_path / "second").mkdir()
