@@ -10,7 +10,7 @@ from helpers.programs import TINY_FLAGS, refusal, run_here
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
-from smmix_pl import SMMix
+from smmix_pl import InputError, SMMix
 from smmix_pl.cli.main import main
 from smmix_pl.data import LabelFile
 from smmix_pl.downstream import MultiLabel
@@ -20,7 +20,9 @@ COLORS = {"blue": 2, "green": 1, "red": 0}
 FIT = (
     *("fit", "--config", "downstream/multi_label.yaml", "--model.pretrained=false", *TINY_FLAGS),
     *("--data.batch_size=8", "--trainer.max_epochs=2", "--name=many"),
-    *("--trainer.log_every_n_steps=1", "--model.optim.lr=0.002", "--model.optim.lr_batch=null"),
+    *("--trainer.log_every_n_steps=1", "--model.optim.lr=0.06", "--model.mixer.switch_prob=1"),
+    *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"),
+    *("--trainer.callbacks.filename={epoch}", "--trainer.callbacks.monitor=val/loss"),
 )
 
 
@@ -106,7 +108,7 @@ def test_balanced_sampling_draws_rare_labels_as_often(root):
 def run(root, tmp_path_factory):
     """Folder of a run of two epochs and its test."""
     folder = tmp_path_factory.mktemp("run")
-    run_here(*FIT, f"--data.root={root}", "--model.mixer.switch_prob=1", cwd=folder)
+    run_here(*FIT, f"--data.root={root}", cwd=folder)
     return folder / "runs/many/version_0"
 
 
@@ -136,14 +138,10 @@ def test_the_test_equals_sklearn(run, root):
 
 
 def test_a_run_resumes_exactly(run, root, tmp_path):
-    words = (*FIT, f"--data.root={root}", "--model.mixer.switch_prob=1", "--test_after_fit=false")
-    every = "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {filename: '{epoch}', "
-    every += "save_top_k: -1, monitor: val/loss}}"
-    run_here(*words, every, cwd=tmp_path)
-    [first] = tmp_path.rglob("epoch=0.ckpt")
-    (tmp_path / "second").mkdir()
-    run_here(*words, f"--ckpt_path={first}", cwd=tmp_path / "second")
-    [resumed] = (tmp_path / "second").rglob("last.ckpt")
+    first = run / "checkpoints/epoch=0.ckpt"
+    words = (f"--data.root={root}", "--test_after_fit=false", f"--ckpt_path={first}")
+    run_here(*FIT, *words, cwd=tmp_path)
+    [resumed] = tmp_path.rglob("last.ckpt")
     complete, resumed = (
         torch.load(path, weights_only=True)["state_dict"]
         for path in (run / "checkpoints/last.ckpt", resumed)
@@ -196,15 +194,16 @@ def test_calibration_is_the_mean_over_labels():
         ("val.csv", None, "val.csv"),
     ],
 )
-def test_a_malformed_file_is_named(name, content, named, root, tmp_path, capsys):
+def test_a_malformed_file_is_named(name, content, named, root, tmp_path):
     for file in ("train.csv", "val.csv", "images"):
         (tmp_path / file).symlink_to(root / file)
     (tmp_path / name).unlink(missing_ok=True)
     if content is not None:
         (tmp_path / name).write_text(content)
-    part = name.split(".")[0]
-    words = [*FIT, f"--data.root={tmp_path}", f"--data.{part}={name}"]
-    assert named in refusal(main, words, capsys)
+    module = data(tmp_path, **{name.split(".")[0]: name})
+    with pytest.raises(InputError) as error:
+        module.setup("fit")
+    assert named in str(error.value)
 
 
 @pytest.mark.parametrize(

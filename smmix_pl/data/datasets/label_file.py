@@ -144,6 +144,8 @@ def _read(file: Path) -> Rows:
         raise InputError(f"{file}: not found. Set data.train, data.val, and data.test.")
     try:
         text = file.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it contains null characters")
         rows = _json_rows(text) if file.suffix.lower() == ".json" else _csv_rows(text)
     except (UnicodeDecodeError, ValueError, csv.Error) as error:
         raise InputError(
