@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from smmix_pl import Mixer, SMMixModule
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.step_timer import device_name
 
 START = time.monotonic()

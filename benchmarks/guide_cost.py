@@ -49,7 +49,7 @@ from smmix_pl.mixing.regions import (
     side_range,
     window_mask,
 )
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 DRAWS = 20
 """Random windows per image and side."""

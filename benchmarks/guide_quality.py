@@ -54,7 +54,7 @@ from smmix_pl.mixing.regions import (
     window_mask,
     window_scores,
 )
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.weights import load_weights
 from smmix_pl.plots.style import GRAY, add_note, line_style, paper_style, style_axes
 

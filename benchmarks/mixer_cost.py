@@ -4,7 +4,7 @@
         [--batch 8] [--rounds 10]
 
 Every mixer runs in its own branch; MixupCutMix, DeiT's recipe, in both. The recipes of SMMix,
-TransMix, TokenMix, and MixPro use their branch for half of the batches.
+TransMix, TokenMix, MergeMix, TdAttenMix, and MixPro use their branch for half of the batches.
 
 Forward passes: without gradient, before mixing. Parameters: those of the token head if the batch
 carries regions for it. Attention: of the unmixed images (before mixing), of the mixed images (in
@@ -25,6 +25,7 @@ from smmix_pl import (
     CutMix,
     FMix,
     GridMix,
+    MergeMix,
     Mixer,
     MixPro,
     Mixup,
@@ -34,6 +35,9 @@ from smmix_pl import (
     SaliencyMix,
     SMMix,
     SMMixModule,
+    SUMix,
+    TdAttenMix,
+    TLAlign,
     TokenMix,
     TransMix,
     soft_labels,
@@ -55,6 +59,10 @@ MIXERS: dict[str, Mixer] = {
         TransMix(switch_prob=1),
         TokenMix(switch_prob=1),
         MixPro(switch_prob=1),
+        TLAlign(),
+        MergeMix(switch_prob=1),
+        TdAttenMix(switch_prob=1),
+        SUMix(),
         SMMix(switch_prob=1),
     )
 }
@@ -110,7 +118,7 @@ def describe(
     teacher = "option" if hasattr(mixer, "teacher") else "none"
     return [
         str(model.passes),
-        f"{head / 1e3:.0f}" if mixed.regions else "0",
+        f"{head / 1e3:.0f}" if mixed.regions or mixed.unmixed else "0",
         attention,
         "itself" if mixed.teacher_logits is not None else teacher,
     ]

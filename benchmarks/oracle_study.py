@@ -49,7 +49,7 @@ from smmix_pl.cli.input_errors import report_input_errors
 from smmix_pl.data.io.file_lists import class_folders, folder_samples, image_files
 from smmix_pl.data.splits import few_shot, stratified_split
 from smmix_pl.mixing import Guide, soft_labels
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.reporting.paired_seeds import paired_difference
 
 MASKS = ("oracle", "half oracle", "anti-oracle")

@@ -12,14 +12,18 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 
 from smmix_pl.base_module import BaseModule
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.trainer_datamodule import image_data
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import reset_step_metrics
 from smmix_pl.logged_steps import logs_next_step
-from smmix_pl.losses import LossConfig, SMMixLoss
+from smmix_pl.losses import Distillation, LossConfig, SMMixLoss, label_loss
 from smmix_pl.metrics import OUTLIER, topk_accuracy, true_classes
-from smmix_pl.mixing import Mixed, Mixer, soft_labels
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.mixing import GuideModel, Mixed, Mixer, soft_labels
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.freezing import freeze
+from smmix_pl.models.guide_config import GuideConfig
+from smmix_pl.models.teacher import Teacher, TeacherConfig
 from smmix_pl.models.weights import TokenHeadInit, load_weights
 from smmix_pl.optim import OptimConfig
 from smmix_pl.runs.checkpoint_checks import check_weight_sources
@@ -57,7 +61,12 @@ class SMMixModule(BaseModule):
             authors' code. `shared` uses the class head.
         compile: Run the training pass through `torch.compile`, and the guide pass of plain ViTs, of
             PVT, and by similarity.
+        grad_checkpointing: Recompute the activations of each block in the backward pass, which
+            saves memory and costs time.
+        frozen: Weights that do not train: a number of layers from the input, of which the first is
+            the stem, or shell patterns of names, such as `model.patch_embed.*`.
         guide: Settings of the guide pass.
+        teacher: Frozen model for `losses.distillation` or `guide.source=teacher`.
         losses: Loss settings.
         optim: Optimizer and learning-rate schedule.
     """
@@ -80,7 +89,10 @@ class SMMixModule(BaseModule):
         init_token_head: TokenHeadInit = "fresh",
         token_head: Literal["own", "shared"] = "own",
         compile: bool = False,
+        grad_checkpointing: bool = False,
+        frozen: int | list[str] = 0,
         guide: GuideConfig = GuideConfig(),
+        teacher: TeacherConfig | None = None,
         losses: LossConfig = LossConfig(),
         optim: OptimConfig = OptimConfig(),
     ) -> None:
@@ -90,6 +102,7 @@ class SMMixModule(BaseModule):
         losses = LossConfig(**losses) if isinstance(losses, dict) else losses
         optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
         check_weight_sources(pretrained, init_from)
+        check_teacher(teacher, guide, losses)
         if guide.block is not None and mixer.reads_logits:
             raise InputError(
                 f"model.guide.block={guide.block}: {type(mixer).__name__} needs the logits of a "
@@ -115,13 +128,20 @@ class SMMixModule(BaseModule):
             fresh = [weight.clone() for weight in head.parameters()]
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
             self.has_trained_head = not all(map(torch.equal, fresh, head.parameters()))
-        self.criterion = SMMixLoss(self.backbone, losses.fine_grained, losses.consistency)
+        if grad_checkpointing:
+            self.backbone.checkpoint_gradients()
+        if frozen:
+            freeze(self.backbone, frozen)
+        self.criterion = SMMixLoss(
+            self.backbone, losses.fine_grained, losses.consistency, label_loss=label_loss(losses)
+        )
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.mixer = mixer
         self.loss_config = losses
         self.optim = optim
-        self._guide_model: tuple[Backbone] | None = None  # a tuple, so that it is not a submodule
+        self.teacher = teacher
+        self._guide_model: tuple[GuideModel] | None = None  # a tuple, so that it is no submodule
         self.excluded_classes: Tensor | None
         self.register_buffer("excluded_classes", None, persistent=False)
         accuracy = topk_accuracy(num_classes)
@@ -143,7 +163,7 @@ class SMMixModule(BaseModule):
         excluded = self.excluded_classes
         return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
 
-    def set_guide_model(self, model: Backbone | None) -> None:
+    def set_guide_model(self, model: GuideModel | None) -> None:
         """Run guide passes with another model, such as averaged weights. None uses the backbone."""
         self._guide_model = None if model is None else (model,)
 
@@ -160,9 +180,11 @@ class SMMixModule(BaseModule):
             register_fsdp_forward_method(self, step)
 
     def setup(self, stage: str) -> None:
-        """Check that the model and the datamodule agree on the classes."""
+        """Prepare the losses, and check that the model and the datamodule agree on the classes."""
         self.excluded_classes = None
         data = image_data(self.trainer)
+        if stage == "fit":
+            self._prepare_losses(data)
         if data is None:
             return
         if data.num_classes != self.num_classes:
@@ -185,7 +207,7 @@ class SMMixModule(BaseModule):
         images, classes = batch
         # Stochastic depth and dropout; every rank draws its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, device=self.device)
-        labels = soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
+        labels = self.soft_labels(classes)
         model = self._guide_model[0] if self._guide_model else self.backbone
         with torch.no_grad(), span("mix"):
             mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
@@ -195,6 +217,10 @@ class SMMixModule(BaseModule):
         if logs_next_step(self.trainer):
             self._log_step(loss, losses, mixed)
         return {"loss": loss, "lam": mixed.lam, "notes": mixed.notes}
+
+    def soft_labels(self, classes: Tensor) -> Tensor:
+        """Return the labels `(B, K)` of a training batch, smoothed."""
+        return soft_labels(classes, self.num_classes, self.loss_config.label_smoothing)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics: `fit` cannot update the inference tensors of `Trainer.validate`."""
@@ -240,6 +266,36 @@ class SMMixModule(BaseModule):
                 "label_names": list(map(str, data.class_names)),
             }
 
+    def _prepare_losses(self, data: ImageData | None) -> None:
+        """Load the teacher, and weight classes by their frequency in the data.
+
+        The teacher is no submodule, so that checkpoints do not contain it.
+        """
+        losses, guide = self.loss_config, self.backbone.guide_config
+        device = self.trainer.strategy.root_device
+        teacher, distillation, counts = None, None, None
+        if self.teacher is not None:
+            size, mean, std = (self.hparams[name] for name in ("image_size", "mean", "std"))
+            guiding = (guide, self.backbone.grid) if guide.source == "teacher" else ()
+            teacher = Teacher(self.teacher, self.num_classes, size, mean, std, *guiding).to(device)
+        if teacher is not None and guide.source == "teacher":
+            self.set_guide_model(teacher)
+        if teacher is not None and losses.distillation is not None:
+            distillation = Distillation(
+                teacher, losses.distillation, losses.distillation_weight, losses.temperature
+            )
+        if losses.class_weights is not None:
+            if data is None:
+                raise InputError(
+                    f"model.losses.class_weights={losses.class_weights}: needs the class counts of "
+                    "a datamodule of this package. Remove the option."
+                )
+            counts = data.label_counts().to(device), len(data.train_classes)
+        self.criterion = SMMixLoss(
+            *(self.backbone, losses.fine_grained, losses.consistency, distillation),
+            label_loss(losses, counts),
+        )
+
     def _make_settings_plain(self) -> None:
         """Keep objects and file names out of the settings that checkpoints store."""
         for name in ("guide", "losses", "optim"):
@@ -249,6 +305,9 @@ class SMMixModule(BaseModule):
             del self.hparams["mixer"]
         del self.hparams["init_from"]  # a checkpoint of this run does not need the file
         self.hparams["pretrained"] = False  # nor timm's weights
+        self.hparams["teacher"] = None  # nor the teacher
+        self.hparams["guide"]["source"] = "self"
+        self.hparams["losses"]["distillation"] = None
 
     def _batch_rng(self, batch_idx: int) -> np.random.Generator:
         """Return the mixer's generator: the same draws on all ranks, and after a resume.
@@ -282,4 +341,24 @@ class SMMixModule(BaseModule):
             {"train/loss": loss.detach(), "lr": self.on_device(lr), "train/lam": lam}
             | {f"train/loss_{name}": value.detach() for name, value in losses.items()}
             | {f"train/{name}": self.on_device(value) for name, value in mixed.notes.items()}
+        )
+
+
+def check_teacher(teacher: TeacherConfig | None, guide: GuideConfig, losses: LossConfig) -> None:
+    """Reject a missing teacher, and one that nothing uses.
+
+    Raises:
+        InputError: Exactly one of the teacher and its use is configured.
+    """
+    uses = [f"model.losses.distillation={losses.distillation}"] if losses.distillation else []
+    uses += ["model.guide.source=teacher"] if guide.source == "teacher" else []
+    if uses and teacher is None:
+        raise InputError(
+            f"{uses[0]}: needs a teacher. Set model.teacher.backbone, and its weights by "
+            "model.teacher.pretrained or model.teacher.init_from."
+        )
+    if teacher is not None and not uses:
+        raise InputError(
+            f"model.teacher.backbone={teacher.backbone}: is not used. Set "
+            "model.losses.distillation or model.guide.source=teacher."
         )

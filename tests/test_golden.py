@@ -63,7 +63,7 @@ def test_mixed_batch(step_module, recorded_step):
 def test_training_pass_losses_and_gradients(step_module, recorded_step):
     mixed = mix_as_recorded(step_module, recorded_step)
     backbone = step_module.backbone
-    logits, tokens, _ = backbone.features(mixed.images)
+    logits, tokens, *_ = backbone.features(mixed.images)
     assert_close(logits, recorded_step["class_logits"])
     source = mixed.regions.source_mask
     by_region = backbone.region_logits(tokens, torch.stack((~source, source), dim=1))

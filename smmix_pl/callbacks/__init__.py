@@ -29,6 +29,7 @@ from smmix_pl.callbacks.training.preemption import Preemption
 from smmix_pl.callbacks.training.progress_bar import ThrottledProgressBar
 from smmix_pl.callbacks.training.progress_lines import ProgressLines
 from smmix_pl.callbacks.training.throughput import Throughput
+from smmix_pl.callbacks.training.unfreezing import GradualUnfreezing
 
 __all__ = [
     "EMA",
@@ -44,6 +45,7 @@ __all__ = [
     "Corruptions",
     "DetectionPictures",
     "Evaluation",
+    "GradualUnfreezing",
     "GuideQuality",
     "Localization",
     "MixedImages",

@@ -2,7 +2,7 @@
 
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -15,7 +15,8 @@ from smmix_pl.data.unlabeled import ImageFiles
 from smmix_pl.errors import InputError
 from smmix_pl.mixing import CutMix, Mixup, Readout, SMMix
 from smmix_pl.mixing.regions import least_attended, most_attended
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.timm_model import create_timm_model
 from smmix_pl.models.weights import load_weights, open_checkpoint, settings_in
 from smmix_pl.plots import AttendedImage, attention_figure
@@ -26,6 +27,8 @@ from smmix_pl.runs.export_weights import load_trained
 Pair = tuple[AttendedImage, AttendedImage]
 Numbers = tuple[float, ...]
 ImageSize = tuple[int, int]
+SHOWN: tuple[Readout, ...] = ("tokens", "class", "similarity")
+"""Readouts that the page has room for."""
 
 
 class Viewer(NamedTuple):
@@ -193,7 +196,7 @@ def _by_readout(model: Any, image_size: ImageSize) -> dict[Readout, Backbone]:
         InputError: It has none, so that it has no image tokens.
     """
     found: dict[Readout, Backbone] = {}
-    for readout in get_args(Readout):
+    for readout in SHOWN:
         config = GuideConfig(readout=readout)
         try:
             backbone = Backbone(model, image_size=image_size, token_head="shared", guide=config)

@@ -17,7 +17,8 @@ OPTIONS = (
 )
 """Options and sections of the training commands."""
 SOURCES = {
-    "model": "module.py optim.py losses.py models/backbone.py mixing/*.py downstream/*.py",
+    "model": "module.py optim.py losses.py models/guide_config.py models/teacher.py "
+    "mixing/*.py downstream/*.py",
     "data": "data/*.py data/datasets/*.py",
     "trainer": "pytorch/trainer/trainer.py",
 }

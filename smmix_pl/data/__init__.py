@@ -25,6 +25,7 @@ from smmix_pl.data.datasets.imagenet_variants import (
 )
 from smmix_pl.data.datasets.imagenette import Imagenette
 from smmix_pl.data.datasets.inaturalist import INaturalist
+from smmix_pl.data.datasets.label_file import LabelFile
 from smmix_pl.data.datasets.litdata_chunks import LitData
 from smmix_pl.data.datasets.pets import OxfordPets
 from smmix_pl.data.datasets.segmentation_folder import SegmentationFolder
@@ -66,6 +67,7 @@ __all__ = [
     "ImageNetSketch",
     "ImageNetV2",
     "Imagenette",
+    "LabelFile",
     "LitData",
     "OxfordPets",
     "SegmentationFolder",

@@ -60,6 +60,8 @@ class BaseData(LightningDataModule, ABC):
     """The files are in `root`, which must exist unless they are downloaded."""
     repeats: int = 1
     """Appearances of each training image in an epoch (repeated augmentation)."""
+    sampling_weights: list[float] | None = None
+    """Weight of each training image in a draw with replacement; None shuffles them."""
     predict_dir: Path | None = None
     """Folder of images for `predict`; None predicts the test set."""
 
@@ -128,7 +130,8 @@ class BaseData(LightningDataModule, ABC):
         """Return shuffled full batches. Their order depends on seed and epoch alone."""
         dataset = self._sets["train"]
         ranks, rank = self._ranks()
-        sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats)
+        weights = self.sampling_weights
+        sampler = TrainingSampler(dataset, ranks, rank, run_seed(), self.repeats, weights)
         return self._loader(dataset, sampler, drop_last=True, first_batch=self._next_batch)
 
     def val_dataloader(self) -> Any:

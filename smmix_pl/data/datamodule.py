@@ -1,10 +1,13 @@
 """The LightningDataModule that all datasets share."""
 
 from abc import abstractmethod
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -77,6 +80,7 @@ class ImageData(BaseData):
         augment_on: Where training images are flipped, augmented, and jittered, with the same random
             numbers: `host`, one by one in the loader processes, or `device`, in batches.
         check: Read every image that the command needs before it starts.
+        balanced: Draw training images with replacement, so that every class is equally frequent.
     """
 
     class_count: int | None = None
@@ -113,6 +117,7 @@ class ImageData(BaseData):
         cache: Literal["host", "device"] | None = None,
         augment_on: Literal["host", "device"] = "host",
         check: bool = False,
+        balanced: bool = False,
     ) -> None:
         super().__init__(root, image_size, batch_size, num_workers, mean, std, download, bad_images)
         self.train_recipe, self.eval_recipe = train_transform, eval_transform
@@ -123,6 +128,11 @@ class ImageData(BaseData):
         self.cache = cache
         self.augment_on = "device" if cache == "device" else augment_on
         self.check = check
+        self.balanced = balanced
+        self.train_places: list[int] = []
+        """Place of each training image in the training split. Set by `setup`."""
+        self.train_classes: list[int] = []
+        """Class index of each training image. Set by `setup`."""
         self._check_settings()
 
     @abstractmethod
@@ -186,6 +196,10 @@ class ImageData(BaseData):
         """Names of the classes that the dataset has images of, by class index."""
         names = self.class_names
         return {number: names[number] for number in self.class_subset or range(len(names))}
+
+    def label_counts(self) -> Tensor:
+        """Return the number of training images of each class, `(K,)` int64, after `setup`."""
+        return torch.from_numpy(np.bincount(self.train_classes, minlength=self.num_classes))
 
     def plain_train_dataloader(self) -> ImageLoader:
         """Return training images prepared for evaluation, each exactly once over all ranks."""
@@ -278,6 +292,12 @@ class ImageData(BaseData):
                 f"data.held_out={self.held_out}: holds out nothing, because every class in "
                 f"{self.root} has one image. Set data.held_out=0."
             )
+        if split == "train":
+            self.train_places = kept
+            self.train_classes = [int(images.targets[place]) for place in kept]
+            if self.balanced:
+                counts = Counter(self.train_classes)
+                self.sampling_weights = [1 / counts[label] for label in self.train_classes]
         chosen = Subset(images, kept if split == "train" else validation)
         if split == "train" and self.cache == "device":
             return DeviceCache(chosen, drawn_crop(*settings), self.num_workers)

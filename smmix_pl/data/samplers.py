@@ -1,6 +1,6 @@
 """Samplers for one rank or many. The order depends on seed and epoch alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,21 @@ class TrainingSampler(DistributedSampler[int]):
         rank: Index of this rank.
         seed: Base seed. The order of epoch e depends on seed + e.
         repeats: Number of appearances of each image, at least 1.
+        weights: Draw images with replacement, with these weights. None shuffles them.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], num_replicas: int, rank: int, seed: int, repeats: int = 1
+        self,
+        dataset: Dataset[Any],
+        num_replicas: int,
+        rank: int,
+        seed: int,
+        repeats: int = 1,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
         self.repeats = repeats
+        self.weights = weights
         self.first = 0
         """Number of images of this rank to skip in the next iteration, when a run resumes."""
 
@@ -57,6 +65,11 @@ class TrainingSampler(DistributedSampler[int]):
     def order(self) -> list[int]:
         """Return the indices of all images of this rank in the current epoch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        count = len(self.dataset)  # type: ignore[arg-type]
+        if self.weights is None:
+            order = torch.randperm(count, generator=generator)
+        else:
+            weights = torch.tensor(self.weights, dtype=torch.float64)
+            order = torch.multinomial(weights, count, replacement=True, generator=generator)
         mine = order.repeat_interleave(self.repeats)[self.rank :: self.num_replicas]
         return mine[: self.num_samples].tolist()

@@ -3,6 +3,7 @@
 from smmix_pl.downstream.detection import ObjectDetection
 from smmix_pl.downstream.frozen_backbone import FrozenBackbone
 from smmix_pl.downstream.linear_probe import LinearProbe
+from smmix_pl.downstream.multi_label import MultiLabel
 from smmix_pl.downstream.pyramid import FeaturePyramid
 from smmix_pl.downstream.segmentation import SemanticSegmentation
 from smmix_pl.downstream.transfer import TransferModule
@@ -11,6 +12,7 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBackbone",
     "LinearProbe",
+    "MultiLabel",
     "ObjectDetection",
     "SemanticSegmentation",
     "TransferModule",

@@ -7,7 +7,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from smmix_pl.base_module import BaseModule
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.weights import load_weights
 from smmix_pl.runs.checkpoint_checks import check_weight_sources, file_provenance
 

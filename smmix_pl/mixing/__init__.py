@@ -8,6 +8,7 @@ from smmix_pl.mixing.base import Guide, GuideModel, Mixed, Mixer, Readout, Regio
 from smmix_pl.mixing.cutmix import CutMix
 from smmix_pl.mixing.fmix import FMix
 from smmix_pl.mixing.gridmix import GridMix
+from smmix_pl.mixing.mergemix import MergeMix
 from smmix_pl.mixing.mixpro import MixPro
 from smmix_pl.mixing.mixup import Mixup
 from smmix_pl.mixing.mixup_cutmix import MixupCutMix
@@ -15,6 +16,9 @@ from smmix_pl.mixing.nomix import NoMix
 from smmix_pl.mixing.resizemix import ResizeMix
 from smmix_pl.mixing.saliencymix import SaliencyMix
 from smmix_pl.mixing.smmix import SMMix
+from smmix_pl.mixing.sumix import SUMix
+from smmix_pl.mixing.tdattenmix import TdAttenMix
+from smmix_pl.mixing.tl_align import TLAlign
 from smmix_pl.mixing.tokenmix import TokenMix
 from smmix_pl.mixing.transmix import TransMix
 
@@ -25,6 +29,7 @@ __all__ = [
     "GridMix",
     "Guide",
     "GuideModel",
+    "MergeMix",
     "MixPro",
     "Mixed",
     "Mixer",
@@ -35,7 +40,10 @@ __all__ = [
     "Regions",
     "ResizeMix",
     "SMMix",
+    "SUMix",
     "SaliencyMix",
+    "TLAlign",
+    "TdAttenMix",
     "TokenMix",
     "TransMix",
     "soft_labels",

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from smmix_pl.errors import InputError
 
-Readout = Literal["tokens", "class", "similarity"]
-"""What a guide pass reads: the attention of all image tokens, the attention of the class token, or
-the similarity of each image token to the class token. See `GuideConfig`."""
+Readout = Literal["tokens", "class", "similarity", "rollout", "merged"]
+"""What a guide pass reads: the attention of all image tokens, the attention of the class token, the
+similarity of each image token to the class token, the attention of the class token rolled out
+through all blocks, or the attention to the class token where tokens are merged. See
+`GuideConfig`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,33 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What the model predicts in a training pass, with gradient, in float32.
+
+    Attributes:
+        logits: Class logits, `(B, K)`.
+        uncertainty_logits: Logits of the token head for the mean image token, `(B, K)`.
+    """
+
+    logits: Tensor
+    uncertainty_logits: Tensor
+
+
+@dataclass(frozen=True)
+class Unmixed:
+    """A second training pass, over the unmixed images.
+
+    Attributes:
+        images: `(B, C, H, W)`.
+        compare: Maps the predictions for the mixed and the unmixed images to soft labels `(B, K)`
+            of the mixed images and the scalar uncertainty loss.
+    """
+
+    images: Tensor
+    compare: Callable[[Prediction, Prediction], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
 class Mixed:
     """One mixed batch. Its optional fields decide which losses are computed.
 
@@ -76,6 +105,7 @@ class Mixed:
         attentive_labels: Function that computes labels from the training pass over the mixed
             images, or None. It maps attention `(B, G_h, G_w)` and class logits `(B, K)` to soft
             labels `(B, K)`. Both inputs are float32, and the logits carry gradient.
+        unmixed: Second training pass, over the unmixed images, or None.
         notes: Further values to log. `region_side` is the side of the region in tokens. `branch` is
             1 where a region was pasted and 0 where images were blended.
     """
@@ -86,6 +116,7 @@ class Mixed:
     regions: Regions | None = None
     teacher_logits: Tensor | None = None
     attentive_labels: Callable[[Tensor, Tensor], Tensor] | None = None
+    unmixed: Unmixed | None = None
     notes: dict[str, float] = field(default_factory=dict)
 
 

@@ -116,11 +116,13 @@ class SMMix(Mixer):
         guided = self.guide_prob == 1 or rng.random() < self.guide_prob
         max_min = guided and self.region_choice == "max-min"
         consistency = guided and self.consistency
+        attention = None
         if max_min or consistency:
             guide = model.guide(images)
         if max_min:
-            to = least_attended(guide.attention, side)
-            origin = most_attended(guide.attention.flip(0), side)
+            attention = guide.attention
+            to = least_attended(attention, side)
+            origin = most_attended(attention.flip(0), side)
         else:
             to, origin = (
                 random_corners(batch, grid, side, rng).to(images.device, non_blocking=True)
@@ -129,7 +131,7 @@ class SMMix(Mixer):
         if batch % 2:  # the middle image is its own source: pasted in place, it does not change
             origin[batch // 2] = to[batch // 2]
 
-        lam = target_fraction(side, grid)
+        lam = self.label_weight(attention, to, origin, side, grid)
         if isinstance(lam, Tensor):
             lam = lam.to(images.device, non_blocking=True)
         teacher_logits = None
@@ -147,6 +149,28 @@ class SMMix(Mixer):
             teacher_logits=teacher_logits,
             notes={"region_side": float(np.asarray(side).mean()), "branch": 1.0},
         )
+
+    def label_weight(
+        self,
+        attention: Tensor | None,
+        to: Tensor,
+        origin: Tensor,
+        side: Side,
+        grid: tuple[int, int],
+    ) -> float | Tensor:
+        """Return the label weight of the target image: its area.
+
+        Args:
+            attention: Attention of the unmixed images, `(B, G_h, G_w)`. None if regions are random.
+            to: Corners of the windows that are replaced in the target images, `(B, 2)`.
+            origin: Corners of the windows that are pasted from the source images, `(B, 2)`.
+            side: Side of both.
+            grid: `(G_h, G_w)`.
+
+        Returns:
+            One number, or `(B, 1)`.
+        """
+        return target_fraction(side, grid)
 
 
 def target_fraction(side: Side, grid: tuple[int, int]) -> float | Tensor:

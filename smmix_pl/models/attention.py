@@ -15,14 +15,13 @@ follows (`proj_w`) does not return a distribution. `class` reads the class token
 class attention. XCiT, which the paper does not train, has class attention only.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from timm.models import cait, edgenext, volo, xcit
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Readout
@@ -36,17 +35,17 @@ CHANNEL_ATTENTION = (edgenext.CrossCovarianceAttn, xcit.XCA)
 
 
 class AttentionTap:
-    """Records the softmaxed map of one attention module inside a `with` block.
+    """Records the softmaxed map of attention modules inside a `with` block.
 
     timm's attention modules send their softmaxed map through a submodule named `attn_drop` when
-    `fused_attn` is off. Inside the block, the selected module runs unfused with a hook there. All
-    other modules keep the fused kernel, and so does this one outside the block.
+    `fused_attn` is off. Inside the block, the selected modules run unfused with a hook there. All
+    other modules keep the fused kernel, and so do these outside the block.
 
     Args:
         model: A timm model.
         readout: `tokens` selects the last self-attention module. `class` selects the last module,
             which is class attention in CaiT and XCiT. XCiT has no self-attention over tokens, so
-            its class attention is used for both.
+            its class attention is used for both. `rollout` selects all modules.
 
     Raises:
         InputError: The model has no attention map over tokens that is a distribution.
@@ -68,48 +67,100 @@ class AttentionTap:
             )
         over_tokens = [module for module in modules if not isinstance(module, CLASS_ATTENTION)]
         self.module: Any = (over_tokens or modules)[-1] if readout == "tokens" else modules[-1]
+        self.modules: list[Any] = modules if readout == "rollout" else [self.module]
+        if readout == "rollout" and not has_class_token(model):
+            raise InputError(
+                f"model.guide.readout=rollout: {name} has no class token. Use tokens or similarity."
+            )
         # timm's modules have no common base class; their lambda marks differential attention.
-        if hasattr(self.module, "lambda_init"):
+        if any(hasattr(module, "lambda_init") for module in self.modules):
             raise InputError(
                 f"model.backbone: {name} ends in differential attention. Its map is the difference "
                 "of two softmax maps, which is not a distribution over tokens. Use a model with "
                 "softmax attention, such as deit_tiny_patch16_224, or set "
                 "model.guide.readout=similarity."
             )
+        self.rolls_out = readout == "rollout"
 
     @contextmanager
     def record(self) -> Iterator[list[Tensor]]:
         """Collect the map `(B, h, Q, M)` of the forward pass inside the block.
 
+        With `rollout`, it is the class token's rollout, `(B, 1, 1, M)`.
+
         Raises:
-            InputError: The module did not compute exactly one map.
+            InputError: A module did not compute exactly one map.
         """
         maps: list[Tensor] = []
-        fused = getattr(self.module, "fused_attn", None)
-        handle = self._hook(maps)
-        try:
-            if fused is not None:
-                self.module.fused_attn = False
+        keep = self._keep_mean if self.rolls_out else list[Tensor].append
+        with ExitStack() as stack:
+            for module in self.modules:
+                stack.enter_context(_unfused(module, lambda found: keep(maps, found)))
             yield maps
-        finally:
-            handle.remove()
-            if fused is not None:
-                self.module.fused_attn = fused
-        if len(maps) != 1:
+        if len(maps) != len(self.modules):
+            name = type(self.module).__name__
             raise InputError(
-                f"model.backbone: {type(self.module).__name__} computes {len(maps)} softmaxed maps "
-                "per forward pass, but SMMix needs exactly one. Use a vision transformer such as "
+                f"model.backbone: {name} computes {len(maps)} softmaxed maps per forward pass, but "
+                f"SMMix needs exactly {len(self.modules)}. Use a vision transformer such as "
                 "deit_tiny_patch16_224, or set model.guide.readout=similarity."
             )
+        if self.rolls_out:
+            maps[:] = [class_rollout(maps)]
 
-    def _hook(self, maps: list[Tensor]) -> RemovableHandle:
-        if isinstance(self.module, cait.TalkingHeadAttn):
-            # Heads are mixed linearly between softmax and attn_drop. The input of that mix,
-            # (B, Q, M, h), is the distribution.
-            return self.module.proj_w.register_forward_pre_hook(
-                lambda _, args: maps.append(args[0].permute(0, 3, 1, 2))
-            )
-        return self.module.attn_drop.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    @staticmethod
+    def _keep_mean(maps: list[Tensor], found: Tensor) -> None:
+        """Keep a mean over heads without gradient: the maps of all blocks are large."""
+        maps.append(found.detach().mean(dim=1, dtype=torch.float32))
+
+
+@contextmanager
+def _unfused(module: Any, keep: Callable[[Tensor], None]) -> Iterator[None]:
+    """Run an attention module unfused inside the block, and pass its softmaxed map to `keep`."""
+    fused = getattr(module, "fused_attn", None)
+    if isinstance(module, cait.TalkingHeadAttn):
+        # Heads are mixed linearly between softmax and attn_drop. The input of that mix,
+        # (B, Q, M, h), is the distribution.
+        handle = module.proj_w.register_forward_pre_hook(
+            lambda _, args: keep(args[0].permute(0, 3, 1, 2))
+        )
+    else:
+        handle = module.attn_drop.register_forward_pre_hook(lambda _, args: keep(args[0]))
+    try:
+        if fused is not None:
+            module.fused_attn = False
+        yield
+    finally:
+        handle.remove()
+        if fused is not None:
+            module.fused_attn = fused
+
+
+def class_rollout(maps: list[Tensor]) -> Tensor:
+    """Roll the attention of the class token out through all blocks (Abnar and Zuidema, 2020).
+
+    A block passes on half of each token and half of what it attends to, so that the rollout is row
+    0 of the product of (A + I) / 2 over the maps A.
+
+    Args:
+        maps: Map of each block in order, the mean over heads, `(B, M, M)`.
+
+    Returns:
+        `(B, 1, 1, M)`, which sums to 1.
+
+    Raises:
+        InputError: The blocks attend to different tokens.
+    """
+    shapes = {tuple(found.shape[1:]) for found in maps}
+    if len(shapes) > 1 or maps[0].shape[1] != maps[0].shape[2]:
+        raise InputError(
+            "model.guide.readout=rollout: the blocks of this model attend to different tokens. Use "
+            "a plain vision transformer such as deit_tiny_patch16_224, or another readout."
+        )
+    row = torch.zeros_like(maps[0][:, :1])
+    row[..., 0] = 1.0
+    for attention in reversed(maps):
+        row = (row @ attention + row) / 2
+    return row[:, None]
 
 
 def check_map(
@@ -149,7 +200,7 @@ def attention_to_tokens(attention: Tensor, grid: tuple[int, int], readout: Reado
         attention: Softmaxed map, `(B, h, Q, P + N)`.
         grid: `(G_h, G_w)`.
         readout: `tokens` averages over heads and over the queries of all image tokens, as in
-            SMMix. `class` averages the class token's query over heads.
+            SMMix. `class` averages the class token's query over heads, and `rollout` has one.
 
     Returns:
         `(B, G_h, G_w)` float32.

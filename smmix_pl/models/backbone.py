@@ -6,9 +6,8 @@ classes.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from timm.layers import to_2tuple
@@ -21,6 +20,7 @@ from smmix_pl.errors import InputError
 from smmix_pl.mixing.base import Guide, Readout
 from smmix_pl.models.attention import AttentionTap, attention_to_tokens, check_map
 from smmix_pl.models.guide import find_short_pass, vit_map
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.timm_model import (
     ImageSize,
     args_for_any_size,
@@ -29,6 +29,7 @@ from smmix_pl.models.timm_model import (
     model_name,
     token_grid,
 )
+from smmix_pl.models.token_merging import merged_pass
 from smmix_pl.models.tokens import image_tokens, normalized, similarity_to_output
 from smmix_pl.step_timer import span
 
@@ -44,57 +45,14 @@ class Features(NamedTuple):
         tokens: Image tokens after the final norm, `(B, N, D)`.
         attention: Attention that each image token receives, or its similarity, `(B, G_h, G_w)`
             float32 without gradient. None unless requested.
+        distillation_logits: Logits of the distillation token, `(B, K)`, from a distilled model that
+            trains both of its heads (timm's `set_distilled_training`), else None.
     """
 
     logits: Tensor
     tokens: Tensor
     attention: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class GuideConfig:
-    """Settings of the guide pass, in which the model looks at the unmixed images.
-
-    The defaults are the paper's. `size` and `block` make the pass cheaper but no longer exact.
-
-    Args:
-        readout: What guides: `tokens`, the attention of all image tokens in the last self-attention
-            block, averaged over queries; `class`, the attention of the class token in the last
-            block; or `similarity`, the cosine between each image token and the class token (the
-            mean image token in models without one) after the final norm. Similarity keeps attention
-            fused, and also guides models without an attention map over one token grid. `null` uses
-            what the mixer defines: `class` for TransMix and MixPro, else `tokens`.
-        size: Image size of the pass in pixels, (height, width) or one number for both, best a
-            multiple of the patch size. Attention is resized to the token grid of the training
-            images. `null` uses the training size.
-        block: Index of the block whose attention guides; later blocks are not run. For plain ViTs
-            and for mixers that do not use the guide's logits. `null` uses the last block.
-        precision: `training` runs the pass under the training autocast, `float32` outside of it, as
-            the authors do.
-        mode: `eval` as in the paper, or `train` with stochastic depth and dropout, as in OpenMixup.
-    """
-
-    readout: Readout | None = None
-    size: int | ImageSize | None = None
-    block: int | None = None
-    precision: Literal["training", "float32"] = "training"
-    mode: Literal["eval", "train"] = "eval"
-
-    def __post_init__(self) -> None:
-        if self.readout is not None:
-            one_of("model.guide.readout", self.readout, get_args(Readout))
-        if self.readout == "similarity" and self.block is not None:
-            raise InputError(
-                f"model.guide.block={self.block}: model.guide.readout=similarity compares the "
-                "output tokens, so it needs all blocks. Remove one of the two options."
-            )
-        one_of("model.guide.precision", self.precision, ("training", "float32"))
-        one_of("model.guide.mode", self.mode, ("eval", "train"))
-        if self.size is not None and min(to_2tuple(self.size)) < 1:
-            raise InputError(
-                f"model.guide.size={self.size}: must be at least 1 pixel. Use null for the size of "
-                "the training images."
-            )
+    distillation_logits: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -149,12 +107,15 @@ class Backbone(nn.Module):
         self.guide_config = guide
         self.readout: Readout = guide.readout or "tokens"
         self.compiled = compile
-        reads_map = self.readout != "similarity"
+        self.recomputes = False
+        reads_map = self.readout not in ("similarity", "merged")
         self.tap = AttentionTap(self.model, self.readout) if reads_map else None
         self.fusable = [module for module in self.model.modules() if _is_fused(module)]
         self.grid, width = self._probe(size)
         self.guide_size = None if guide.size is None else to_2tuple(guide.size)
         self.guide_grid, _ = self._probe(self.guide_size or size)
+        if self.readout == "merged":
+            self._check_plain_vit("model.guide.readout=merged")
         self._check_guide_block(guide.block)
         self.token_head: nn.Linear | None = None
         if token_head == "own":
@@ -165,8 +126,22 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits `(B, K)` of normalized images `(B, C, H, W)`."""
         self._choose_kernels(images)
-        logits: Tensor = self.model(images)
-        return logits
+        return mean_logits(self.model(images))
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute the activations of each block in the backward pass, which saves memory.
+
+        Raises:
+            InputError: The timm model does not support it.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise InputError(
+                f"model.grad_checkpointing=true: {model_name(self.model)} does not support it. Set "
+                "it to false."
+            ) from error
+        self.recomputes = True
 
     def unused_token_head(self) -> Tensor:
         """Return a zero that depends on every weight of the token head.
@@ -188,6 +163,16 @@ class Backbone(nn.Module):
         self._choose_kernels(images)
         if not with_attention:
             return self._run(Backbone._features, images)
+        if self.recomputes:
+            raise InputError(
+                "model.grad_checkpointing=true: the mixer reads attention of the training pass, "
+                "whose recomputation would differ. Set it to false, or use another mixer."
+            )
+        if self.readout == "merged":
+            raise InputError(
+                "model.guide.readout=merged: reads unmixed images, but the mixer needs attention of"
+                " the mixed ones. Use another readout."
+            )
         if self.tap is None:
             features, similarity = self._run(Backbone._features_and_similarity, images)
             return features._replace(attention=similarity.unflatten(1, self.grid))
@@ -227,6 +212,9 @@ class Backbone(nn.Module):
         mode = eval_mode(self.model) if config.mode == "eval" else nullcontext()
         with span("guide"), mode, torch.no_grad(), self._guide_autocast(images.device.type):
             self._choose_kernels(images)
+            if self.readout == "merged":
+                logits, scores = merged_pass(self.model, images, config.merge_ratio)
+                return Guide(logits, self._resized(scores.unflatten(1, self.guide_grid)))
             if self.tap is None:
                 features, similarity = self._run(Backbone._features_and_similarity, images)
                 return Guide(
@@ -234,10 +222,11 @@ class Backbone(nn.Module):
                 )
             # The short pass skips parts of the last block that train mode would drop at random
             short = config.mode == "eval" and find_short_pass(self.model) is not None
+            short = short and self.readout != "rollout"  # which needs the maps of all blocks
             if config.block is not None or short:
                 return self._run(Backbone._short_guide, images)
             with self.tap.record() as maps:
-                logits = self.model(images)
+                logits = mean_logits(self.model(images))
             return Guide(logits, self._on_grid(maps[-1], self.guide_grid))
 
     @torch.jit.ignore
@@ -273,7 +262,10 @@ class Backbone(nn.Module):
     def _read(self, features: Tensor) -> Features:
         """Read logits and image tokens from the output of `forward_features`."""
         tokens = normalized(self.model, image_tokens(self.model, features))
-        return Features(self.model.forward_head(features), tokens)
+        logits = self.model.forward_head(features)
+        if isinstance(logits, tuple):
+            return Features(logits[0], tokens, distillation_logits=logits[1])
+        return Features(logits, tokens)
 
     def _short_guide(self, images: Tensor) -> Guide:
         if self.guide_config.block is not None:
@@ -302,14 +294,17 @@ class Backbone(nn.Module):
     def _check_guide_block(self, block: int | None) -> None:
         if block is None:
             return
-        if not isinstance(self.model, VisionTransformer) or find_short_pass(self.model) is None:
-            raise InputError(
-                f"model.guide.block={block}: {type(self.model).__name__} is not a plain ViT that "
-                "classifies its class token, such as DeiT. Remove the option."
-            )
+        self._check_plain_vit(f"model.guide.block={block}")
         last = len(self.model.blocks) - 1
         if not 1 <= block <= last:
             raise InputError(f"model.guide.block={block}: must be in [1, {last}].")
+
+    def _check_plain_vit(self, option: str) -> None:
+        if not isinstance(self.model, VisionTransformer) or find_short_pass(self.model) is None:
+            raise InputError(
+                f"{option}: {type(self.model).__name__} is not a plain ViT that classifies its "
+                "class token, such as DeiT. Remove the option."
+            )
 
     @property
     def class_head(self) -> nn.Module:
@@ -358,6 +353,11 @@ class Backbone(nn.Module):
         if maps is not None:
             check_map(maps[-1], self.model, tokens.shape[1], self.readout, image_size)
         return grid, tokens.shape[2]
+
+
+def mean_logits(logits: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean of what the two heads of a distilled model predict, as in its evaluation."""
+    return (logits[0] + logits[1]) / 2 if isinstance(logits, tuple) else logits
 
 
 def _is_fused(module: nn.Module) -> bool:

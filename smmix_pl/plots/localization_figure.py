@@ -23,6 +23,7 @@ TITLES = {
     "class": "Class attention",
     "tokens": "Token attention",
     "similarity": "Similarity",
+    "rollout": "Attention rollout",
 }
 
 

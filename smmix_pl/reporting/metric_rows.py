@@ -16,6 +16,7 @@ Source = Literal[
     "linear probe",
     "segmentation",
     "detection",
+    "multi-label",
 ]
 
 EVAL: tuple[Stage, ...] = ("val", "val_weights", "test")

@@ -27,6 +27,14 @@ METRICS = (
             "train/loss_consistency", "consistency loss", "nats", "lower",
             "KL divergence from the guide's mixed logits (SMMix branch)",
         ),
+        (
+            "train/loss_uncertainty", "uncertainty loss", "nats", "lower",
+            "SUMix's loss on distances and uncertainty of mixed and unmixed images, weighted",
+        ),
+        (
+            "train/loss_distillation", "distillation loss", "nats", "lower",
+            "Cross entropy or KL divergence with the teacher's prediction for the mixed images",
+        ),
         ("lr", "learning rate", "", "", "Learning rate of the step"),
         ("train/grad_norm", "gradient norm", "", "", "L2 norm of all gradients, before clipping"),
         ("train/weight_norm", "weight norm", "", "", "L2 norm of all weights"),
@@ -249,6 +257,7 @@ METRICS = (
 
 HEADLINE = (
     *("box_map", "mask_map"),
+    *("map", "f1_micro", "f1_macro", "label_ece"),
     *("miou", "mean_accuracy", "pixel_accuracy"),
     *("top1", "top5", "ece", "ece_scaled", "nll", "brier", "worst_class_top1"),
     *("occlusion_25", "occlusion_50", "occlusion_75", "occlusion_auc_75"),

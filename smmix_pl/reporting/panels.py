@@ -40,6 +40,10 @@ PANELS = {
         "How good is it, and does averaging the weights help?",
         "With EMA, val is the average of the weights and val_weights are the trained weights.",
     ),
+    "Multi-label": Panel(
+        "How well does it find all labels?",
+        "Runs of `MultiLabel` only. mAP ranks the images of each label; F1 also needs thresholds.",
+    ),
     "Segmentation": Panel(
         "How well does it segment?",
         "Runs of `SemanticSegmentation` only. Pictures show the truth and the prediction.",

@@ -14,6 +14,19 @@ AVERAGE_PRECISIONS = (
 
 TASKS = (
     *specs(
+        "Multi-label", VAL_AND_TEST, "multi-label",
+        ("map", "mAP", "fraction", "higher", "Mean over labels of the average precision"),
+        (
+            "f1_micro", "F1, micro", "fraction", "higher",
+            "F1 score over all labels at the thresholds of the model",
+        ),
+        ("f1_macro", "F1, macro", "fraction", "higher", "Mean over labels of the F1 score"),
+        (
+            "label_ece", "label ECE", "fraction", "lower",
+            "Mean over labels of the calibration error of their probability, 15 bins",
+        ),
+    ),
+    *specs(
         "Segmentation", (), "segmentation",
         (
             "train/loss_segmentation", "segmentation loss", "nats", "lower",

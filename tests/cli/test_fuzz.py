@@ -21,7 +21,7 @@ from smmix_pl.data.io.images import BadImage, Content, transformed
 from smmix_pl.data.transforms import eval_transform, train_transform
 from smmix_pl.errors import InputError
 from smmix_pl.losses import LossConfig
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.weights import load_weights
 
 HEADERS = {

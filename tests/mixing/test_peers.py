@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.mixing_batches import CLASSES, FixedGuide, batches
+from helpers.mixing_batches import CLASSES, FixedGuide, Scripted, batches
 from helpers.sampling import every
 from helpers.small_runs import TINY
 from hypothesis import given
@@ -20,6 +20,7 @@ from smmix_pl import (
     FMix,
     GridMix,
     InputError,
+    MergeMix,
     MixPro,
     Mixup,
     MixupCutMix,
@@ -27,6 +28,7 @@ from smmix_pl import (
     SaliencyMix,
     SMMix,
     SMMixModule,
+    TLAlign,
     TokenMix,
     TransMix,
 )
@@ -37,7 +39,7 @@ from smmix_pl.mixing.fmix import low_frequency_image, lowest_pixels
 from smmix_pl.mixing.masks import attended_fraction, mix_by_mask, resample
 from smmix_pl.mixing.saliencymix import NEIGHBORHOODS, fine_grained_saliency, gray_levels
 from smmix_pl.mixing.tokenmix import block_mask
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 PASTE_IN_PLACE = [
     TransMix(switch_prob=1),
@@ -45,12 +47,14 @@ PASTE_IN_PLACE = [
     MixPro(switch_prob=1),
     MixPro(switch_prob=1, cell_side=1),
     AttentiveCutMix(),
+    TLAlign(),
+    MergeMix(switch_prob=1),
     SaliencyMix(),
     SaliencyMix(peak="each"),
     FMix(),
     GridMix(),
 ]
-ONE_MASK = (TransMix, TokenMix, FMix, GridMix)
+ONE_MASK = (TransMix, TLAlign, TokenMix, FMix, GridMix)
 LABELS = soft_labels(torch.tensor([0, 1]), CLASSES)
 
 
@@ -67,16 +71,6 @@ class Fixed:
 
     def guide(self, images):
         return Guide(torch.zeros(len(images), CLASSES), self.attention)
-
-
-class Scripted:
-    """A generator that returns given values in order."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: self.answers.pop(0)
 
 
 def numbered_pixels(batch, height, width, channels=3):
@@ -234,7 +228,7 @@ def test_attentive_labels_reach_the_loss(tiny_module):
     images = torch.randn(4, 3, 32, 32)
     labels = soft_labels(torch.arange(4), 10)
     mixed = TransMix()(images, labels, backbone, Scripted(0.0, 0.5, 16, 16))
-    logits, _, attention = backbone.features(mixed.images, with_attention=True)
+    logits, _, attention, _ = backbone.features(mixed.images, with_attention=True)
     targets = mixed.attentive_labels(attention, logits)
     assert not torch.allclose(targets, mixed.labels, atol=1e-3)
     loss = -(targets * logits.log_softmax(1)).sum(1).mean()

@@ -6,7 +6,7 @@ from helpers.backbone_state import IMAGES, same, state
 from helpers.small_runs import TINY
 
 from smmix_pl import Backbone, InputError
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 VITS = [
     "deit_tiny_patch16_224",
@@ -104,7 +104,7 @@ def test_bf16_on_a_cpu_runs_unfused_with_equal_results(tiny_backbone, with_atten
 def test_gradients_reach_the_weights_under_autocast_after_a_guide(tiny_backbone):
     with torch.autocast("cpu", torch.bfloat16):
         tiny_backbone.guide(IMAGES)
-        logits, tokens, _ = tiny_backbone.features(IMAGES)
+        logits, tokens, *_ = tiny_backbone.features(IMAGES)
         mask = torch.zeros(2, 1, 64, dtype=torch.bool)
         mask[:, :, :9] = True
         loss = logits.float().sum() + tiny_backbone.region_logits(tokens, mask).float().sum()
@@ -146,7 +146,7 @@ def test_shared_token_head_is_the_class_head():
 
 
 def test_tokens_are_final_normed_image_tokens(tiny_backbone):
-    _, tokens, attention = tiny_backbone.features(IMAGES)
+    _, tokens, attention, _ = tiny_backbone.features(IMAGES)
     expected = tiny_backbone.model.forward_features(IMAGES)[:, 1:]
     torch.testing.assert_close(tokens, expected)
     assert attention is None

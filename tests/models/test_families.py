@@ -10,7 +10,7 @@ from helpers.sampling import every
 
 from smmix_pl import Backbone, InputError, SMMix, SMMixModule
 from smmix_pl.mixing import soft_labels
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 PLAIN = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 STAGES = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}

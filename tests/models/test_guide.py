@@ -8,8 +8,8 @@ from helpers.small_runs import TINY
 
 from smmix_pl import AttentiveCutMix, Backbone, InputError, SMMix, SMMixModule
 from smmix_pl.mixing import soft_labels
-from smmix_pl.models.backbone import GuideConfig
 from smmix_pl.models.guide import find_short_pass
+from smmix_pl.models.guide_config import GuideConfig
 
 DEPTH_2 = TINY | {"depth": 2}
 PVT = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}

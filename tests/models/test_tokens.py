@@ -7,7 +7,7 @@ from helpers.backbone_state import IMAGES, same, state
 from helpers.small_runs import TINY
 
 from smmix_pl import Backbone, InputError, SMMix, SMMixModule, TransMix, soft_labels
-from smmix_pl.models.backbone import GuideConfig
+from smmix_pl.models.guide_config import GuideConfig
 
 SIMILARITY = GuideConfig(readout="similarity")
 STAGES = {"embed_dims": (8, 16, 20, 32), "num_heads": (1, 2, 2, 4), "depths": (1, 1, 1, 2)}

@@ -19,7 +19,8 @@ from smmix_pl.metrics import BoxAccuracy, MaskJaccard
 from smmix_pl.metrics.box_overlap import predicted_box
 from smmix_pl.mixing import Readout
 from smmix_pl.models.attention import AttentionTap, attention_of_heads
-from smmix_pl.models.backbone import Backbone, GuideConfig
+from smmix_pl.models.backbone import Backbone
+from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.tokens import similarity_to_output
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots.localization_figure import LocalizedObject, localization_figure
@@ -46,7 +47,7 @@ class Localization(Evaluation):
 
     Args:
         readouts: What the map is: `class`, the attention of the class token; `tokens`, that of all
-            image tokens, as in SMMix; or `similarity` of each token to the output. See
+            image tokens, as in SMMix; `similarity` of each token to the output; or `rollout`. See
             `GuideConfig`.
         mass: Fraction of the map that the tokens of a mask hold, for the Jaccard index.
         box_mass: Fraction of the map that the tokens of CorLoc's box hold.
@@ -65,7 +66,7 @@ class Localization(Evaluation):
         if not readouts:
             raise InputError("Localization.readouts=[]: empty. Set at least one.")
         for readout in readouts:
-            one_of("Localization.readouts", readout, get_args(Readout))
+            one_of("Localization.readouts", readout, set(get_args(Readout)) - {"merged"})
         in_range("Localization.mass", mass, 0.01, 1, "IPViT uses 0.9")
         in_range("Localization.box_mass", box_mass, 0.01, 1, "DINO uses 0.6")
         in_range("Localization.thresholds", thresholds, 2, 1000)

@@ -80,6 +80,15 @@ class EMA(WeightAveraging):
                 f"trainer.precision={trainer.precision}: EMA needs float32 weights. Use "
                 f"{', '.join(FULL_PRECISION)}, or remove EMA from trainer.callbacks."
             )
+        guide = cast(SMMixModule, pl_module).backbone.guide_config if self.as_guide else None
+        if guide is not None and guide.source == "teacher":
+            raise InputError(
+                "EMA.as_guide=true: model.guide.source=teacher already guides. Remove one of them."
+            )
+        if self.validate_weights and pl_module.task == "multi-label classification":
+            raise InputError(
+                "EMA.validate_weights=true: needs one class per image. Set it to false."
+            )
         with warnings.catch_warnings():
             # about sharded weights, which were rejected above
             warnings.filterwarnings("ignore", ".*doesn't support sharding")

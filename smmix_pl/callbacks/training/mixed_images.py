@@ -172,7 +172,7 @@ def _final_labels(backbone: Backbone, mixed: Mixed) -> Tensor:
     """Return the labels that the loss uses, also of mixers that compute them from attention."""
     if mixed.attentive_labels is None:
         return mixed.labels
-    logits, _, attention = backbone.features(mixed.images, with_attention=True)
+    logits, _, attention, _ = backbone.features(mixed.images, with_attention=True)
     assert attention is not None
     return mixed.attentive_labels(attention, logits.float())
 
