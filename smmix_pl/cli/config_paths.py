@@ -9,7 +9,10 @@ import yaml
 from smmix_pl.cli.path_settings import expand_path
 from smmix_pl.errors import InputError, did_you_mean
 
-NULL = re.compile(r"^(--data\.(?:init_args\.)?(?:train|eval)_transform)\.(\w+)=(?:null|~)$")
+NULL = re.compile(
+    r"^(--(?:data\.(?:init_args\.)?(?:train|eval)_transform"
+    r"|model\.(?:init_args\.)?(?:optim|guide|losses|teacher)))\.(\w+)=(?:null|~)$"
+)
 """jsonargparse passes on a null at this depth as the word None."""
 FROM_DATA = ("num_classes", "image_size", "batch_size", "mean", "std")
 """Model settings that come from the data."""
@@ -51,13 +54,24 @@ def resolve_configs(words: list[str]) -> list[str]:
     Raises:
         InputError: There is no such config, or it sets what the data sets.
     """
-    resolved = [NULL.sub(r'\1={"\2": null}', word) for word in words]
+    resolved = _with_nulls(words)
+    words = list(resolved)
     for index, word in enumerate(words):
         if word in ("--config", "-c") and index + 1 < len(words):
             resolved[index + 1] = find_config(words[index + 1])
         elif word.startswith("--config="):
             resolved[index] = "--config=" + find_config(word.removeprefix("--config="))
     return resolved
+
+
+def _with_nulls(words: list[str]) -> list[str]:
+    """Rewrite `--GROUP.NAME null`, in one word or two, as `--GROUP={"NAME": null}`."""
+    rewritten: list[str] = []
+    for word in words:
+        if word in ("null", "~") and rewritten and NULL.match(f"{rewritten[-1]}=null"):
+            word = f"{rewritten.pop()}={word}"
+        rewritten.append(NULL.sub(r'\1={"\2": null}', word))
+    return rewritten
 
 
 def find_config(name: str) -> str:

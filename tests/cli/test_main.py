@@ -293,3 +293,14 @@ def test_debug_mode_raises_the_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SMMIX_DEBUG", "1")
     with pytest.raises(InputError, match=r"gone\.yaml"):
         main(words)
+
+
+@pytest.mark.parametrize(
+    "words", [["--model.optim.lr_batch=null"], ["--model.optim.lr_batch", "~"]]
+)
+def test_a_setting_of_a_group_may_be_null(words, tmp_path):
+    """Also where the model is named by its class."""
+    recipe = "downstream/segmentation_camvid.yaml"
+    with pytest.raises(SystemExit) as stop:
+        run_here("fit", "--config", recipe, *words, "--print_config", cwd=tmp_path)
+    assert not stop.value.code
