@@ -164,7 +164,9 @@ def test_metrics_of_a_run_are_those_of_the_table(digits_run):
     assert_units(logged)
     specs = [spec for spec in METRICS if not spec.source]
     expected = {key for spec in specs for key in spec.keys if "{" not in key}
-    assert expected - logged.keys() <= {"train/skipped_steps", "train/ema_decay"}  # by options
+    by_options = {"train/skipped_steps", "train/ema_decay"}
+    by_options |= {"train/loss_distillation", "train/loss_uncertainty"}
+    assert expected - logged.keys() <= by_options
     assert {metric_spec(key) for key in logged} >= {spec for spec in specs if "{" in spec.key}
 
 

@@ -15,7 +15,10 @@ from smmix_pl.reporting.metric_names import metric_spec
 from smmix_pl.reporting.metric_specs import METRICS
 from smmix_pl.reporting.panels import PICTURES, TABLES
 
-OCCASIONAL = ("train/ema_decay", "train/skipped_steps")
+OCCASIONAL = (
+    *("train/ema_decay", "train/skipped_steps", "train/loss_distillation"),
+    "train/loss_uncertainty",
+)
 KEYS = {
     key
     for spec in METRICS
