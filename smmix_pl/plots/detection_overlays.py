@@ -16,7 +16,7 @@ from smmix_pl.plots.style import COLORS, paper_style, shorten
 if TYPE_CHECKING:
     from torch import Tensor
 
-OPACITY = 0.45
+OPACITY = 0.35
 LABEL = 5
 """Font size of class names in points."""
 LUMINANCE = (0.299, 0.587, 0.114)
