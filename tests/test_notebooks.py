@@ -17,7 +17,7 @@ def test_a_notebook_runs(file, tmp_path, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("EPOCHS", "2")
+    monkeypatch.setenv("EPOCHS", "5")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     programs = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
