@@ -136,7 +136,8 @@ class Teacher(nn.Module):
         return Guide(found.logits, attention)
 
     def _renormalized(self, images: Tensor) -> Tensor:
-        return images * self.scale.to(images.dtype) + self.shift.to(images.dtype)
+        # the student, and so its images, may be in bfloat16
+        return images.to(self.scale.dtype) * self.scale + self.shift
 
     def _load(self, config: TeacherConfig, num_classes: int) -> bool:
         """Load the file, if there is one, and return True if the class head is a trained one."""

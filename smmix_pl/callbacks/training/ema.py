@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from smmix_pl.callbacks.evaluation.base import on_device
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
+from smmix_pl.downstream.multi_label import MultiLabel
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import average_module, averaged_steps, count_step
 from smmix_pl.logged_steps import logs_this_step
@@ -85,7 +86,7 @@ class EMA(WeightAveraging):
             raise InputError(
                 "EMA.as_guide=true: model.guide.source=teacher already guides. Remove one of them."
             )
-        if self.validate_weights and pl_module.task == "multi-label classification":
+        if self.validate_weights and isinstance(pl_module, MultiLabel):
             raise InputError(
                 "EMA.validate_weights=true: needs one class per image. Set it to false."
             )
