@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from helpers.programs import refusal, run_here
+from helpers.sampling import every
 from helpers.small_recipe import FIT, write_recipe
 from helpers.small_runs import digits, module, trainer
 from torch.nn import functional as F
@@ -202,33 +203,36 @@ def test_a_distilled_run_on_the_command_line_resumes_exactly(tmp_path, weights):
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [
-        (["--model.losses.distillation=hard"], "model.losses.distillation=hard"),
-        (["--model.guide.source=teacher"], "model.guide.source=teacher"),
-        (["--model.guide.source=ema"], "model.guide.source=ema"),
-        (["--model.losses.distillation=warm"], "distillation"),
-        (["--model.losses.temperature=0"], "model.losses.temperature=0"),
-        (["--model.losses.distillation_weight=2"], "model.losses.distillation_weight=2"),
-        (["--model.teacher={backbone: resnet18}"], "model.teacher.pretrained=False"),
-        (
-            ["--model.teacher={backbone: resnet18, init_from: weights.pth}"],
-            "model.teacher.backbone=resnet18",
-        ),
-        (
-            [
-                "--model.losses.distillation=hard",
-                "--model.teacher={backbone: resnet81, init_from: weights.pth}",
-            ],
-            "model.teacher.backbone=resnet81",
-        ),
-        (
-            [
-                "--model.losses.distillation=hard",
-                "--model.teacher={backbone: resnet18, init_from: weights.pth}",
-            ],
-            "weights.pth",
-        ),
-    ],
+    every(
+        4,
+        [
+            (["--model.losses.distillation=hard"], "model.losses.distillation=hard"),
+            (["--model.guide.source=teacher"], "model.guide.source=teacher"),
+            (["--model.guide.source=ema"], "model.guide.source=ema"),
+            (["--model.losses.distillation=warm"], "distillation"),
+            (["--model.losses.temperature=0"], "model.losses.temperature=0"),
+            (["--model.losses.distillation_weight=2"], "model.losses.distillation_weight=2"),
+            (["--model.teacher={backbone: resnet18}"], "model.teacher.pretrained=False"),
+            (
+                ["--model.teacher={backbone: resnet18, init_from: weights.pth}"],
+                "model.teacher.backbone=resnet18",
+            ),
+            (
+                [
+                    "--model.losses.distillation=hard",
+                    "--model.teacher={backbone: resnet81, init_from: weights.pth}",
+                ],
+                "model.teacher.backbone=resnet81",
+            ),
+            (
+                [
+                    "--model.losses.distillation=hard",
+                    "--model.teacher={backbone: resnet18, init_from: weights.pth}",
+                ],
+                "weights.pth",
+            ),
+        ],
+    ),
 )
 def test_invalid_teachers_name_the_option(options, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(write_recipe(tmp_path))

@@ -131,7 +131,7 @@ def test_generated_pages_are_up_to_date():
         assert (ROOT / "docs" / name).read_text() == text, "run python docs/generate.py"
 
 
-@pytest.mark.parametrize("words", every(3, map(list, TRAINING_COMMANDS)), ids=" ".join)
+@pytest.mark.parametrize("words", every(6, map(list, TRAINING_COMMANDS)), ids=" ".join)
 def test_printed_training_commands_parse(words, tmp_path):
     words = [PLACEHOLDERS.get(word, word) for word in words]
     with pytest.raises(SystemExit) as stop:

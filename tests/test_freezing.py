@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.programs import refusal, run_here
+from helpers.sampling import every
 from helpers.small_recipe import FIT, write_recipe
 from helpers.small_runs import digits, module, trainer
 from lightning.pytorch import Callback, seed_everything
@@ -46,6 +47,7 @@ def test_frozen_weights_do_not_change(frozen, kept, tmp_path):
     assert changed(before, model.state_dict()) == expected
 
 
+@pytest.mark.slow
 def test_a_frozen_run_resumes_on_the_command_line(tmp_path):
     every = {"filename": "{epoch}", "save_top_k": -1, "monitor": "val/top1"}
     words = (
@@ -130,20 +132,23 @@ def test_checkpointing_rejects_attention_of_the_training_pass():
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [
-        (["--model.frozen=9"], "model.frozen=9"),
-        (["--model.frozen=-1"], "model.frozen=-1"),
-        (["--model.frozen=[model.block.*]"], "model.frozen=model.block.*"),
-        (["--model.frozen=['*']"], "model.frozen="),
-        (
-            ["--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.epochs=2"],
-            "GradualUnfreezing.epochs=2",
-        ),
-        (
-            ["--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.epochs=0"],
-            "GradualUnfreezing.epochs=0",
-        ),
-    ],
+    every(
+        3,
+        [
+            (["--model.frozen=9"], "model.frozen=9"),
+            (["--model.frozen=-1"], "model.frozen=-1"),
+            (["--model.frozen=[model.block.*]"], "model.frozen=model.block.*"),
+            (["--model.frozen=['*']"], "model.frozen="),
+            (
+                ["--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.epochs=2"],
+                "GradualUnfreezing.epochs=2",
+            ),
+            (
+                ["--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.epochs=0"],
+                "GradualUnfreezing.epochs=0",
+            ),
+        ],
+    ),
 )
 def test_invalid_options_are_named(options, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(write_recipe(tmp_path))

@@ -22,7 +22,7 @@ METHODS = {
 """Each list of options once."""
 
 
-@pytest.mark.parametrize("method", every(4, METHODS))
+@pytest.mark.parametrize("method", every(8, METHODS))
 def test_options_of_a_method_are_valid(method, capsys):
     words = [f"--{option}={value}" for option, value in METHODS[method].items()]
     with pytest.raises(SystemExit) as status:

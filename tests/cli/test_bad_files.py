@@ -273,7 +273,7 @@ def here(valid_files, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", every(3, CASES))
+@pytest.mark.parametrize("kind", every(4, CASES))
 def test_invalid_file_is_reported(kind, here, capsys):
     case = CASES[kind]
     case.damage(here)

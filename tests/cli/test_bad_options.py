@@ -190,7 +190,7 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("kind", every(3, CASES))
+@pytest.mark.parametrize("kind", every(5, CASES))
 def test_invalid_option_is_reported(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     case = CASES[kind]

@@ -78,6 +78,7 @@ def test_a_checkpoint_elsewhere_needs_a_dataset(run, tmp_path, monkeypatch, caps
     assert "--config" in line
 
 
+@pytest.mark.slow
 def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[2])
     checkpoint = run / "checkpoints/best_calibrated.ckpt"

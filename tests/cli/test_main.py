@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers.programs import TINY_FLAGS, refusal, run_here
+from helpers.sampling import every
 
 import smmix_pl
 from smmix_pl.cli.config_paths import configs_folder
@@ -170,6 +171,7 @@ def test_metrics_of_a_run_are_those_of_the_table(digits_run):
     assert {metric_spec(key) for key in logged} >= {spec for spec in specs if "{" in spec.key}
 
 
+@pytest.mark.slow
 def test_metrics_of_the_evaluation_suite_are_those_of_the_table(digits_run):
     folder, _ = digits_run
     words = ["test", "--config", "digits.yaml", "--config", "with/eval.yaml", *SMALL[:1]]
@@ -259,6 +261,7 @@ def test_predictions_of_several_classes(digits_run, imagenet_folder):
             assert float(row["probability_3"]) == by_class[best[2]]
 
 
+@pytest.mark.slow
 def test_imagenet_recipe_trains_on_class_folders(tmp_path, imagenet_folder):
     words = ["fit", "--config", "deit_t.yaml", *TINY_FLAGS, f"--data.root={imagenet_folder}"]
     words += [
@@ -282,7 +285,9 @@ def printed_config(words: list[str], capsys) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("recipe", ["digits", "deit_t", "cifar10_small", "cifar10_deit_t"])
+@pytest.mark.parametrize(
+    "recipe", every(2, ["digits", "cifar10_small", "deit_t", "cifar10_deit_t"])
+)
 def test_printed_config_of_a_recipe_is_complete(recipe, tmp_path, capsys):
     printed = printed_config(["fit", "--config", recipe], capsys)
     (tmp_path / "again.yaml").write_text(printed)

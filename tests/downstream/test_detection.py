@@ -160,6 +160,7 @@ def words(root, command="fit", *options):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_reports(tmp_path):
     root = write_scenes(tmp_path / "scenes")
     options = ["--trainer.max_epochs=4", "--name=own", "--trainer.check_val_every_n_epoch=4"]

@@ -88,6 +88,7 @@ def same_step(name):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_compiled_step_is_the_same_step(name, backend):
     backend("aot_eager")

@@ -36,18 +36,27 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Return a folder with two short digits runs."""
+    """Return a folder with a short digits run."""
     folder = tmp_path_factory.mktemp("report")
-    for mixer in ("SMMix", "CutMix"):
-        run_here(
-            *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
-            *(f"--model.mixer={mixer}", "--trainer.limit_train_batches=12"),
-            "--trainer.limit_test_batches=4",
-            *("--trainer.log_every_n_steps=2", "--trainer.check_val_every_n_epoch=1"),
-            f"--model.backbone_args={SMALL}",
-            cwd=folder,
-        )
+    train(folder, "SMMix")
     return folder
+
+
+@pytest.fixture(scope="module")
+def two_runs(runs):
+    """Return the same folder with a second run, of CutMix."""
+    train(runs, "CutMix")
+    return runs
+
+
+def train(folder, mixer):
+    run_here(
+        *("fit", "--config", "digits.yaml", "--trainer.max_epochs=2", "--name=digits"),
+        *(f"--model.mixer={mixer}", "--trainer.limit_train_batches=12"),
+        *("--trainer.log_every_n_steps=2", "--trainer.check_val_every_n_epoch=1"),
+        *(f"--model.backbone_args={SMALL}", "--trainer.limit_test_batches=4"),
+        cwd=folder,
+    )
 
 
 def report(folder, *words):
@@ -81,8 +90,9 @@ def test_one_run_has_facts_curves_figures_and_metrics(runs):
         assert metric in page.text
 
 
-def test_a_run_without_a_test_is_described_by_its_config(runs, tmp_path):
-    complete = runs / "runs/digits/version_1"
+@pytest.mark.slow
+def test_a_run_without_a_test_is_described_by_its_config(two_runs, tmp_path):
+    complete = two_runs / "runs/digits/version_1"
     killed = tmp_path / "killed"
     killed.mkdir()
     log = (complete / "metrics.csv").read_text()
@@ -105,8 +115,9 @@ def test_a_run_with_an_invalid_config_is_named_by_its_folder(tmp_path, config):
     assert report(tmp_path, "run").text.startswith("run")
 
 
-def test_several_runs_are_compared(runs):
-    page = report(runs, "first=runs/digits/version_0", "CutMix=runs/digits/version_1")
+@pytest.mark.slow
+def test_several_runs_are_compared(two_runs):
+    page = report(two_runs, "first=runs/digits/version_0", "CutMix=runs/digits/version_1")
     assert "Comparison: first, CutMix" in page.text
     assert "(SMMix) on Digits" in page.text
     assert "(CutMix) on Digits" in page.text
@@ -122,12 +133,12 @@ def test_several_runs_are_compared(runs):
 
 
 @pytest.mark.slow
-def test_seeds_of_a_method_are_averaged(runs, tmp_path):
+def test_seeds_of_a_method_are_averaged(two_runs, tmp_path):
     """The runs of two mixers stand for the seeds of one method."""
     for method, seeds in {"first": ("0", "1"), "second": ("1", "0")}.items():
         for version, seed in zip(("version_0", "version_1"), seeds, strict=True):
             run = tmp_path / method / version
-            shutil.copytree(runs / "runs/digits" / version, run)
+            shutil.copytree(two_runs / "runs/digits" / version, run)
             results = json.loads((run / "results.json").read_text())
             results["run"]["seed"] = int(seed)
             (run / "results.json").write_text(json.dumps(results))

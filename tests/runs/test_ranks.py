@@ -224,6 +224,7 @@ def test_a_signal_to_one_rank_in_any_phase_stops_the_run(tmp_path, hook, number)
     assert "Stopped by SIG" in result.stderr.strip().splitlines()[-1], result.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hook", [pytest.param("on_sanity_check_start", marks=pytest.mark.slow), "on_test_batch_start"]
 )

@@ -30,7 +30,7 @@ from smmix_pl.reporting.metric_names import metric_name
 from smmix_pl.reporting.published import matching
 from smmix_pl.runs.results import Curve, read_results
 
-IMAGES = 128
+IMAGES = 64
 """Number of tested images, in batches of 32 and of 16."""
 SMALL = {"patch_size": 8, "embed_dim": 64, "depth": 1, "num_heads": 4}
 
@@ -66,7 +66,7 @@ def checkpoint(tmp_path_factory):
     # the same model tested from Python, by fewer evaluations
     own = [Calibration(10), Occlusion([0.3, 0.6], pattern="batch"), ResultsFile()]
     logger = CSVLogger(folder, name="python", version=0)
-    quiet_trainer(*own, logger=logger, limit_test_batches=8).test(module, data, verbose=False)
+    quiet_trainer(*own, logger=logger, limit_test_batches=4).test(module, data, verbose=False)
     return folder / "small.ckpt"
 
 
@@ -77,7 +77,7 @@ def tested(checkpoint):
         *("test", "--config", "digits.yaml", "--name", "digits", "--config", "with/eval.yaml"),
         *("--ckpt_path", checkpoint, "--model.mixer=NoMix", "--verbose=false"),
         *(f"--model.backbone_args={SMALL}", "--data.image_size=24"),
-        "--trainer.limit_test_batches=4",
+        "--trainer.limit_test_batches=2",
         cwd=checkpoint.parent,
     )
     assert result.returncode == 0, result.stderr[-2000:]
@@ -241,6 +241,7 @@ def compared(capsys, tmp_path, *runs):
     return capsys.readouterr().out, {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
 def test_published_results_of_the_same_protocol_are_shown(tested, tmp_path, capsys):
     run = as_deit(tested[0], tmp_path / "deit")
     table, files = compared(capsys, tmp_path, run)
@@ -280,6 +281,7 @@ def test_published_results_of_other_data_are_not_shown(tested, tmp_path, capsys)
     assert "different data or image sizes" in table
 
 
+@pytest.mark.slow
 def test_the_path_of_a_run_may_contain_an_equals_sign(tested, tmp_path, capsys):
     shutil.copytree(tested[0], tmp_path / "lr=0.1")
     table, _ = compared(capsys, tmp_path, tmp_path / "lr=0.1", f"named={tested[0]}")

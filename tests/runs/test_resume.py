@@ -141,7 +141,7 @@ def straight(request, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("moment", every(3, MOMENTS))
+@pytest.mark.parametrize("moment", every(6, MOMENTS))
 def test_a_resumed_run_equals_the_straight_one(straight, moment):
     folder, kind, (run, watch, logged) = straight
     again, resumed, relogged = fit(folder, ckpt_path=folder / f"{moment}.ckpt", **kind)

@@ -87,6 +87,7 @@ def test_the_best_checkpoint_is_found_in_a_renamed_folder(recipe, tmp_path, move
     assert state["best_model_path"] == str(best)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_results_name_mixer_and_seed_of_the_training(recipe):
     words = recipe("runs")

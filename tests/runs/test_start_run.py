@@ -51,6 +51,7 @@ def test_a_folder_is_claimed_once_however_many_runs_choose_it(tmp_path):
         assert sorted(logger.version for logger in loggers) == list(range(8))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "others", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["W&B alone", "W&B first"]

@@ -186,6 +186,7 @@ def test_a_killed_run_keeps_what_was_logged_seconds_before(tmp_path):
     assert len(steps) > max(int(row.split(",")[column]) for row in kept[1:])
 
 
+@pytest.mark.slow
 def test_with_a_malformed_key_the_run_is_logged_offline(tmp_path):
     """Runs in its own process, because W&B caches logins."""
     code = (
