@@ -28,7 +28,7 @@ MACHINE = (
 """What W&B itself measures, over time instead of steps."""
 COMPARED = ("test/top1", "test/ece", "test/occlusion_50", "images_per_second")
 """Metrics that the report compares by one bar per group of runs."""
-SHOWN = 100
+SHOWN = 80
 """Runs or groups in a panel. W&B's default of 10 is too few for every mixer with several seeds."""
 OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
