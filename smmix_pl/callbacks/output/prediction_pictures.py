@@ -75,7 +75,8 @@ class PredictionPictures(Callback):
         drawn, self._drawn = self._drawn, []
         if drawn and not trainer.sanity_checking:
             names = require_base_data(trainer).class_names
-            figure = self.figure(*zip(*drawn, strict=True), names)
+            images, truths, predictions = zip(*drawn, strict=True)
+            figure = self.figure(images, truths, predictions, names)
             key = f"{'test' if trainer.testing else 'val'}/{self.name}"
             save_figure(trainer, pl_module, key, figure, len(drawn), photographs=True)
 
