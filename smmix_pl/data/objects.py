@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.file_data import FileData
 from smmix_pl.data.io.images import open_image
 from smmix_pl.data.transforms import EvalTransform, eval_steps
@@ -61,6 +62,30 @@ class ObjectData(FileData):
         Raises:
             InputError: The lists are missing or damaged.
         """
+
+
+def require_objects(data: ImageData, callback: str) -> ObjectData:
+    """Return a datamodule whose test images have objects that belong to them by their place.
+
+    Args:
+        data: Datamodule of the run.
+        callback: Name of the callback that needs the objects, for errors.
+
+    Raises:
+        InputError: The dataset has no objects, or images may be skipped.
+    """
+    if not isinstance(data, ObjectData):
+        raise InputError(
+            f"trainer.callbacks: {callback} does not support {type(data).__name__}, which has no "
+            "boxes or masks. Use VOCObjects, COCOObjects, CUB, OxfordPets, or TinyImageNet, or "
+            "remove it."
+        )
+    if data.bad_images == "skip":
+        raise InputError(
+            f"data.bad_images=skip: {callback} needs every image, because objects belong to images "
+            "by their place. Set data.bad_images=stop."
+        )
+    return data
 
 
 def visible_objects(

@@ -57,3 +57,6 @@ def test_objects_must_belong_to_the_evaluated_images(tmp_path):
         quiet_trainer(GuideQuality()).validate(module(200), data, verbose=False)
     with pytest.raises(InputError, match="Digits"):
         quiet_trainer(GuideQuality()).validate(module(10), digits(), verbose=False)
+    data = CUB(root=str(data_trees.cub(tmp_path)), bad_images="skip", **SMALL)
+    with pytest.raises(InputError, match=r"data\.bad_images=skip"):
+        quiet_trainer(GuideQuality()).validate(module(200), data, verbose=False)

@@ -10,7 +10,15 @@ from torchmetrics import MeanMetric
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
 from smmix_pl.checks import in_range
-from smmix_pl.data.objects import VOID, Annotation, ObjectData, Objects, visible_objects
+from smmix_pl.data.base import Split
+from smmix_pl.data.objects import (
+    VOID,
+    Annotation,
+    ObjectData,
+    Objects,
+    require_objects,
+    visible_objects,
+)
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.errors import InputError
 from smmix_pl.mixing.regions import least_attended, most_attended, window_mask, window_scores
@@ -21,8 +29,9 @@ from smmix_pl.runs.results import EvalResult
 class GuideQuality(Evaluation):
     """Quality of the windows that SMMix would choose, on validation and test images.
 
-    For datasets that derive from `ObjectData`. The guide pass of the run (`model.guide`) reads each
-    image without mixing. Objects are the union of masks, or of boxes where there are no masks.
+    For datasets that derive from `ObjectData`. The guide pass of the model (`model.guide`) reads
+    each image without mixing, also if a teacher or averaged weights guide the training. Objects are
+    the union of masks, or of boxes where there are no masks.
 
     Logged keys, for each side in percent of the shorter side of the token grid, such as 50, after
     `val/` or `test/`. All are means over images, in [0, 1]:
@@ -49,12 +58,7 @@ class GuideQuality(Evaluation):
         Raises:
             InputError: The dataset has no objects, or they are not those of the evaluated images.
         """
-        data = require_image_data(trainer)
-        if not isinstance(data, ObjectData):
-            raise InputError(
-                f"trainer.callbacks: GuideQuality does not support {type(data).__name__}, which has"
-                " no boxes or masks. Use CUB, OxfordPets, or TinyImageNet, or remove it."
-            )
+        data = require_objects(require_image_data(trainer), type(self).__name__)
         self.annotations = _annotations(data, "test" if trainer.testing else "val")
         self.recipe, self.size = data.eval_recipe, data.image_size
         names = ("pasted", "hidden", "random")
@@ -87,7 +91,8 @@ class GuideQuality(Evaluation):
     def compute(self, images: int) -> EvalResult:
         """Return the means over images that show an object."""
         values = {key: float(mean.compute()) for key, mean in self.means.items()}
-        return EvalResult({"sides": self.sides}, images, values)
+        known = {key: value for key, value in values.items() if value == value}  # not NaN
+        return EvalResult({"sides": self.sides}, images, known)
 
     def _covered(self, annotation: Annotation) -> Tensor:
         """Return 1 where an evaluation image shows an object, `(H, W)` float32."""
@@ -95,15 +100,14 @@ class GuideQuality(Evaluation):
         return _object_mask(objects, self.size).float()
 
 
-def _annotations(data: ObjectData, split: str) -> list[Annotation]:
+def _annotations(data: ObjectData, split: Split) -> list[Annotation]:
     """Return the annotations of the images of a split.
 
     Raises:
         InputError: They belong to other images.
     """
     found = data.annotations()
-    part = data.part_of("test" if split == "test" else "val")
-    if [str(file) for file, _ in data.samples(part)] != [one.image for one in found]:
+    if [str(file) for file, _ in data.samples(data.part_of(split))] != [one.image for one in found]:
         raise InputError(
             f"data.held_out={data.held_out}: GuideQuality needs the objects of the {split} images, "
             f"but {type(data).__name__} has those of the test images. Set data.held_out=0."

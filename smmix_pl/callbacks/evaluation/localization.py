@@ -11,7 +11,7 @@ from torch import Tensor
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.datamodule import ImageData
-from smmix_pl.data.objects import VOID, ObjectData, visible_objects
+from smmix_pl.data.objects import VOID, require_objects, visible_objects
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
 from smmix_pl.errors import InputError
@@ -82,18 +82,7 @@ class Localization(Evaluation):
             InputError: The dataset has no objects, images may be skipped, or the model has no such
                 readout.
         """
-        data = require_image_data(trainer)
-        if not isinstance(data, ObjectData):
-            raise InputError(
-                f"trainer.callbacks: Localization does not support {type(data).__name__}, which has"
-                " no boxes or masks. Test on VOCObjects, COCOObjects, CUB, OxfordPets, or "
-                "TinyImageNet, or remove it."
-            )
-        if data.bad_images == "skip":
-            raise InputError(
-                "data.bad_images=skip: Localization needs every image, because objects belong to "
-                "images by their place. Set data.bad_images=stop."
-            )
+        data = require_objects(require_image_data(trainer), type(self).__name__)
         self.data, self.annotations = data, data.annotations()
         mine = range(trainer.global_rank, len(self.annotations), trainer.world_size)
         few = [place for place in mine if len(self.annotations[place].boxes) <= FEW] or mine
