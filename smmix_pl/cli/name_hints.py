@@ -26,8 +26,7 @@ def nearest_names(message: str) -> str:
         return did_you_mean(section, SOURCES)
     sections = [section] if section in SOURCES else list(SOURCES)
     known = set(chain.from_iterable(option_names(one)[0] for one in sections))
-    prefix = found[1].rpartition(".")[0]
-    prefix = f"{prefix}." if prefix else ""
+    prefix = found[1][: found[1].rfind(".") + 1]
     return did_you_mean(found[1], [prefix + name for name in known])
 
 

@@ -132,8 +132,6 @@ class SMMix(Mixer):
             origin[batch // 2] = to[batch // 2]
 
         lam = self.label_weight(attention, to, origin, side, grid)
-        if isinstance(lam, Tensor):
-            lam = lam.to(images.device, non_blocking=True)
         teacher_logits = None
         if consistency:
             assert guide.logits is not None, "mixers with reads_logits need a complete guide pass"
@@ -168,9 +166,10 @@ class SMMix(Mixer):
             grid: `(G_h, G_w)`.
 
         Returns:
-            One number, or `(B, 1)`.
+            One number, or `(B, 1)` on the device of the corners.
         """
-        return target_fraction(side, grid)
+        lam = target_fraction(side, grid)
+        return lam.to(to.device, non_blocking=True) if isinstance(lam, Tensor) else lam
 
 
 def target_fraction(side: Side, grid: tuple[int, int]) -> float | Tensor:

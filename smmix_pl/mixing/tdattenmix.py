@@ -60,6 +60,4 @@ class TdAttenMix(SMMix):
         target, source = attention.flatten(1), attention.flip(0).flatten(1)
         kept = (target * ~window_mask(to, side, grid)).sum(dim=1, keepdim=True)
         pasted = (source * window_mask(origin, side, grid)).sum(dim=1, keepdim=True)
-        if isinstance(area, Tensor):
-            area = area.to(kept.device, non_blocking=True)
         return (area + kept / (kept + pasted)) / 2
