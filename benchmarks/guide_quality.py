@@ -3,7 +3,7 @@
     python benchmarks/guide_quality.py MODEL --images DIR --annotations FILE [FILE ...]
     python benchmarks/guide_quality.py MODEL --images DIR --masks DIR
         [--init FILE | --pretrained] [--size 224] [--readouts tokens class similarity]
-        [--blocks 3 6 9] [--sides 4 8] [--draws 3] [--out FOLDER]
+        [--blocks 3 6 9] [--guide-sizes 168 112] [--sides 4 8] [--draws 3] [--out FOLDER]
 
 Annotations are COCO's (polygons, or boxes without one). Masks are images of the same stem as the
 photograph, non-zero on the object. The object of an image is its largest instance; images where it
@@ -106,6 +106,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--readouts", nargs="+", choices=READOUTS, default=READOUTS)
     parser.add_argument("--blocks", type=int, nargs="*", default=[], help="earlier blocks")
+    parser.add_argument(
+        "--guide-sizes", type=int, nargs="*", default=[], help="smaller images in the guide pass"
+    )
     parser.add_argument("--sides", type=int, nargs="*", default=[], help="in the first table")
     parser.add_argument("--draws", type=int, default=3, help="pairings in the second table")
     parser.add_argument("--out", type=Path, default=Path("runs/guide_quality"))
@@ -113,8 +116,11 @@ def parse() -> argparse.Namespace:
 
 
 def guides(options: argparse.Namespace) -> dict[str, GuideConfig]:
-    """Return the settings of each guide: every readout of the last block, then earlier blocks."""
+    """Return the settings of each guide: every readout, also of earlier blocks and small images."""
     found = {readout: GuideConfig(readout=readout) for readout in options.readouts}
+    for size in options.guide_sizes:
+        for readout in options.readouts:
+            found[f"{readout}, {size} pixels"] = GuideConfig(readout=readout, size=size)
     for block in options.blocks:
         for readout in options.readouts:
             if readout != "similarity":
