@@ -8,16 +8,18 @@
         [--flags "--model.pretrained false --model.init_from FILE"]
 
 Trains every method of a list in configs/evidence with the same recipe and seeds, and prints the
-mean and sample standard deviation over seeds as a Markdown table. The table and its figure are also
-written to `--out`; `--redraw TABLE` draws the figure alone. Training images per class are those of
-`data.shots`; on Imagenette, each seed chooses others, and all methods of a seed use the same.
+mean and sample standard deviation over seeds as a Markdown table, and with `--baseline METHOD` the
+differences from a method, paired by seed. The table, its figure, and the measures of each run are
+also written to `--out`; `--redraw TABLE` draws the figure alone. Training images per class are
+those of `data.shots`; on Imagenette and PACS, each seed chooses others, and all methods of a seed
+use the same.
 
-Runs are stored in runs/evidence/SET/METHOD/seed_S. `smmix compare A=runs/evidence/SET/A ...` prints
-differences of methods, paired by seed, with their intervals. Finished runs are not repeated and
-interrupted runs resume, so the methods can be trained in parts. Use another working directory for
-other `--flags`. Images/s is the speed of the mean training step including data loading. It is
-comparable only if nothing else runs on the machine. `--equal-time` trains methods again, for as
-many epochs as fit into SMMix's training time at the measured speeds.
+Runs are stored in runs/evidence/SET/METHOD/seed_S, where `smmix compare` reads them. Finished runs,
+also those that `evidence_SET.csv` in `--out` lists, are not repeated, and interrupted runs resume,
+so the methods can be trained in parts. Use another working directory for other `--flags`. Images/s
+is the speed of the mean training step including data loading. It is comparable only if nothing else
+runs on the machine. `--equal-time` trains methods again, for as many epochs as fit into SMMix's
+training time at the measured speeds.
 """
 
 import argparse
@@ -33,10 +35,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from evidence_tables import (
+    MEASURES,
+    PLAIN,
+    Measured,
+    differences,
+    figure,
+    read_runs,
+    read_table,
+    table,
+    write_runs,
+)
 
-from smmix_pl.plots.style import COLORS, add_note, paper_style, style_axes
 from smmix_pl.runs.results import read_results
 
 Overrides = Mapping[str, Any]
@@ -94,29 +104,6 @@ SETS["photo_to_sketch"] = Study(  # domains of PACS
         "trainer.check_val_every_n_epoch": 50,
     },
 )
-MEASURES = {
-    "top1": "top-1",
-    "nll": "NLL",
-    "ece": "ECE",
-    "ece_scaled": "ECE, scaled",
-    "occlusion_25": "25% occlusion",
-    "occlusion_50": "50% occlusion",
-    "occlusion_75": "75% occlusion",
-    "occlusion_auc_75": "mean over 0 to 75% occlusion",
-    "images_per_second": "images/s",
-}
-"""Columns of the table by metric. Fractions are shown in percent."""
-PLAIN = ("nll", "images_per_second")
-"""Measures that are no fractions."""
-FAMILIES = {
-    "none": "black",
-    "peers": COLORS[0],
-    "SMMix": COLORS[1],
-    "ablations of SMMix": COLORS[4],
-}
-"""Color of each family of methods."""
-Measured = dict[str, list[dict[str, float]]]
-"""Measures of each seed, by method."""
 
 
 def main() -> None:
@@ -137,14 +124,20 @@ def measure(options: argparse.Namespace) -> str:
     if options.equal_time:
         longer = equal_time({name: known[name] for name in options.equal_time}, measured, folder)
         measured |= train_all(longer, folder, options)
+    write_runs(options.listed_runs, read_runs(options.listed_runs) | measured)
     text = table(measured)
     print(text)
+    if options.baseline:
+        print("", differences(measured, options.baseline), sep="\n")
     (options.out / f"evidence_{options.set}.md").write_text(text + "\n")
     return text
 
 
 def parse() -> argparse.Namespace:
-    """Parse the command line. `known` becomes the options of all methods, by name."""
+    """Parse the command line.
+
+    `known` becomes the options of all methods, by name, and `listed_runs` the file of measures.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--data", type=Path, help="folder of the dataset")
@@ -152,6 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD", help="of a list in configs/evidence"
     )
+    parser.add_argument("--baseline", metavar="METHOD", help="show differences from it")
     parser.add_argument("--equal-time", nargs="+", default=[], metavar="METHOD")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, with one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
@@ -164,6 +158,7 @@ def parse() -> argparse.Namespace:
     content = yaml.safe_load(listed.read_text())
     options.known = content["methods"] | content["experiments"]
     options.methods = options.methods or list(content["methods"])
+    options.listed_runs = options.out / f"evidence_{options.set}.csv"
     if options.redraw:
         return options
     unknown = {*options.methods, *options.equal_time} - set(options.known)
@@ -176,6 +171,8 @@ def parse() -> argparse.Namespace:
         )
     if options.set == "digits" and options.data:
         parser.error(f"--data={options.data}: digits needs no data. Remove it or name another set.")
+    if options.baseline not in (None, *options.methods):
+        parser.error(f"--baseline={options.baseline}: not in --methods. Add it there.")
     missing = {"SMMix", *options.equal_time} - set(options.methods)
     if options.equal_time and missing:
         names = ", ".join(sorted(missing))
@@ -187,13 +184,18 @@ def train_all(
     methods: Mapping[str, Overrides], folder: Path, options: argparse.Namespace
 ) -> Measured:
     """Train every method with every seed unless that is done, and return the measures."""
-    runs = [(method, seed) for seed in options.seeds for method in methods]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda run: train(*run, methods[run[0]], folder, options), runs))
-    return {
-        method: [read_measures(run_folder(folder, method, seed)) for seed in options.seeds]
+    found = {name: runs for name, runs in read_runs(options.listed_runs).items() if name in methods}
+    missing: list[tuple[str, int]] = [
+        (method, seed)
+        for seed in options.seeds
         for method in methods
-    }
+        if seed not in found.get(method, {})
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda run: train(*run, methods[run[0]], folder, options), missing))
+    for method, seed in missing:
+        found.setdefault(method, {})[seed] = read_measures(run_folder(folder, method, seed))
+    return {method: {seed: found[method][seed] for seed in options.seeds} for method in methods}
 
 
 def equal_time(
@@ -203,8 +205,8 @@ def equal_time(
     [config, *_] = (folder / "SMMix").glob("seed_*/config.yaml")
     epochs = yaml.safe_load(config.read_text())["trainer"]["max_epochs"]
     speed = {
-        name: statistics.median(seed["images_per_second"] for seed in seeds)
-        for name, seeds in measured.items()
+        name: statistics.median(run["images_per_second"] for run in runs.values())
+        for name, runs in measured.items()
     }
     longer: dict[str, Overrides] = {}
     for method, overrides in methods.items():
@@ -262,77 +264,6 @@ def read_measures(run: Path) -> dict[str, float]:
     found = {name: metrics[name]["value"] for name in MEASURES if name in metrics}
     percent = {name: value if name in PLAIN else 100 * value for name, value in found.items()}
     return percent | {"images_per_second": speed}
-
-
-def table(measured: Measured) -> str:
-    """Return a Markdown table of means and standard deviations over seeds."""
-    every_run = [seed for seeds in measured.values() for seed in seeds]
-    columns = [name for name in MEASURES if all(name in run for run in every_run)]
-    lines = [["method", *(MEASURES[name] for name in columns)], ["---"] * (1 + len(columns))]
-    for method, seeds in measured.items():
-        lines.append(
-            [method, *(mean_and_spread([seed[name] for seed in seeds]) for name in columns)]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def mean_and_spread(values: list[float]) -> str:
-    """Return the mean, and the sample standard deviation of several values."""
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
-Rows = dict[str, dict[str, tuple[float, float]]]
-"""Mean and standard deviation of each column, by method."""
-
-
-def read_table(text: str) -> Rows:
-    """Return the content of a table as of `table`."""
-    lines = [line.strip(" |").split("|") for line in text.splitlines() if line.strip(" |")]
-    (_, *columns), _, *rows = [[cell.strip() for cell in line] for line in lines]
-    found: Rows = {}
-    for method, *cells in rows:
-        parts = [f"{cell} ± 0".split(" ± ") for cell in cells]
-        values = [(float(mean), float(deviation)) for mean, deviation, *_ in parts]
-        found[method] = dict(zip(columns, values, strict=True))
-    return found
-
-
-@paper_style
-def figure(rows: Rows, note: str) -> Figure:
-    """Draw the accuracy on plain and on half-occluded images, best method first.
-
-    Args:
-        rows: Table of the methods. The vertical line is the mean without mixing.
-        note: Line below the figure.
-    """
-    methods = sorted(rows, key=lambda method: rows[method]["top-1"], reverse=True)
-    drawn = Figure(figsize=(7.0, 0.9 + 0.2 * len(methods)), layout="constrained")
-    panels = drawn.subplots(1, 2, sharey=True)
-    labels = {"top-1": "Top-1 (%)", "50% occlusion": "Top-1 at 50% occlusion (%)"}
-    for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        style_axes(axes)
-        for place, method in enumerate(methods):
-            mean, deviation = rows[method][column]
-            color = FAMILIES[family(method)]
-            axes.errorbar(mean, place, xerr=deviation, fmt="o", color=color, capsize=2)
-        if "none" in rows:
-            axes.axvline(rows["none"][column][0], color=FAMILIES["none"], linestyle=":", lw=1)
-        axes.set_yticks(range(len(methods)), methods)
-        axes.set_xlabel(label)
-    panels[0].invert_yaxis()
-    shown = dict.fromkeys(family(method) for method in methods)
-    marks = [Line2D([], [], color=FAMILIES[one], marker="o", ls="", label=one) for one in shown]
-    drawn.legend(handles=marks, loc="outside upper center", ncols=len(marks))
-    add_note(drawn, note)
-    return drawn
-
-
-def family(method: str) -> str:
-    """Return the family of a method: no mixing, SMMix, an ablation of SMMix, or a peer."""
-    if method in ("none", "SMMix"):
-        return method
-    return "ablations of SMMix" if method.startswith("SMMix") else "peers"
 
 
 if __name__ == "__main__":

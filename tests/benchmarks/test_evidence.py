@@ -33,10 +33,10 @@ def test_options_of_a_method_are_valid(method, capsys):
 
 def test_a_figure_is_drawn_from_the_table():
     """Methods are sorted by accuracy, and a row without deviation has no error bar."""
-    evidence = runpy.run_path(str(ROOT / "benchmarks/evidence.py"))
+    evidence = runpy.run_path(str(ROOT / "benchmarks/evidence_tables.py"))
     columns = evidence["MEASURES"]
     measured = {
-        method: [dict.fromkeys(columns, top1 + seed) for seed in seeds]
+        method: {seed: dict.fromkeys(columns, top1 + seed) for seed in seeds}
         for method, top1, seeds in (
             ("none", 50, (0, 2)),
             ("SMMix", 60, (0,)),
@@ -50,6 +50,20 @@ def test_a_figure_is_drawn_from_the_table():
     assert [label.get_text() for label in left.get_yticklabels()] == ["CutMix", "SMMix", "none"]
     for axes in (left, right):
         assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [51.0]
+
+
+def test_listed_runs_give_the_same_differences(tmp_path):
+    """Pairs within seeds: +2 and +4 are +3 with a 95% interval of t(1 degree) = 12.71 times 1."""
+    evidence = runpy.run_path(str(ROOT / "benchmarks/evidence_tables.py"))
+    runs = {"CutMix": {0: 70.0, 1: 50.0}, "SMMix": {0: 72.0, 1: 54.0}}
+    measured = {
+        method: {seed: {"top1": value} for seed, value in seeds.items()}
+        for method, seeds in runs.items()
+    }
+    evidence["write_runs"](tmp_path / "runs.csv", measured)
+    assert evidence["read_runs"](tmp_path / "runs.csv") == measured
+    last = evidence["differences"](measured, "CutMix").splitlines()[-1]
+    assert last == "| SMMix | +3.00 ± 12.71 |"
 
 
 @pytest.mark.slow
