@@ -1,11 +1,14 @@
 """Style shared by all figures: sizes, fonts, and colors that colorblind readers can tell apart."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 PANEL = (4.0, 3.0)
@@ -56,6 +59,21 @@ def style_axes(axes: Axes) -> Axes:
 def add_note(figure: Figure, note: str) -> None:
     """Write one line below a figure: the model, the data, and the number of images."""
     figure.supxlabel(note, size=6, color=GRAY, parse_math=False)
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as PNG. It is drawn once; `savefig` draws it twice, first for the layout."""
+    content = BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()
+
+
+def svg_of(figure: Figure) -> bytes:
+    """Return a figure that `png_of` has drawn as SVG, with the same layout. Draw it no more."""
+    content = BytesIO()
+    figure.set_layout_engine("none")
+    FigureCanvasSVG(figure).print_svg(content)
+    return content.getvalue()
 
 
 def line_style(index: int) -> dict[str, Any]:

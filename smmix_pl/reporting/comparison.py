@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smmix_pl.errors import InputError
 from smmix_pl.plots import accuracy_curves, reliability_curves, risk_coverage_curves
-from smmix_pl.plots.style import add_note
+from smmix_pl.plots.style import add_note, png_of, svg_of
 from smmix_pl.reporting.metric_names import (
     footnotes,
     metric_name,
@@ -219,8 +219,8 @@ def test_images(run: Results) -> int:
 def save_figures(drawn: Mapping[str, Figure], output: Path) -> None:
     """Write figures as PNG and SVG."""
     for name, figure in drawn.items():
-        figure.savefig(output / f"{name}.png")
-        figure.savefig(output / f"{name}.svg")
+        (output / f"{name}.png").write_bytes(png_of(figure))
+        (output / f"{name}.svg").write_bytes(svg_of(figure))
 
 
 def _protocols(runs: Mapping[str, Results], metric: str) -> set[str]:

@@ -1,13 +1,13 @@
 """One HTML page about one run or several, without scripts and without network access."""
 
 import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
+from smmix_pl.plots.style import png_of
 from smmix_pl.reporting import comparison as compare
 from smmix_pl.reporting.line_plots import can_share_a_plot, caption, line_plot
 from smmix_pl.reporting.logged_run import Run, headline
@@ -234,9 +234,7 @@ def _collapsed(summary: str, content: str) -> str:
 
 def image(figure: Figure, caption: str) -> str:
     """Return a figure embedded in the page."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return embedded(content.getvalue(), caption)
+    return embedded(png_of(figure), caption)
 
 
 def embedded(png: bytes, caption: str, wide: bool = False) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from smmix_pl.base_module import BaseModule
 from smmix_pl.data.data_label import data_label
 from smmix_pl.data.trainer_datamodule import require_base_data
-from smmix_pl.plots.style import add_note
+from smmix_pl.plots.style import add_note, png_of, svg_of
 from smmix_pl.runs.run_files import write_atomic
 
 
@@ -63,16 +63,13 @@ def save_figure(
     subject = f"{data_label(type(data), data.root)} {name.split('/')[0]}"
     add_note(figure, f"{model.hparams['backbone']}, {model.method}, {subject}, n = {images}")
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
-    png, svg = BytesIO(), BytesIO()
-    figure.savefig(png, format="png")
-    figure.set_layout_engine("none")  # keeps the layout, which takes longer than drawing
-    figure.savefig(svg, format="svg")
-    write_atomic(path, png.getbuffer())
-    write_atomic(path.with_suffix(".svg"), svg.getbuffer())
+    png = png_of(figure)
+    write_atomic(path, png)
+    write_atomic(path.with_suffix(".svg"), svg_of(figure))
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if photographs and loggers:
         path, jpeg = path.with_suffix(".jpg"), BytesIO()
-        Image.open(png).convert("RGB").save(jpeg, "JPEG", quality=85)
+        Image.open(BytesIO(png)).convert("RGB").save(jpeg, "JPEG", quality=85)
         write_atomic(path, jpeg.getbuffer())
     for logger in loggers:
         logger.log_image(name, [str(path)], step=current_step(trainer))
