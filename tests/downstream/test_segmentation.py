@@ -73,13 +73,14 @@ def test_windows_and_whole_images_cover_every_pixel(size):
 
 def test_a_run_learns_resumes_exactly_and_reports(tmp_path):
     root = write_images(tmp_path / "scenes", ((40, 48), (30, 50), (40, 48), (64, 33)))
-    options = ["--trainer.max_epochs=8", "--model.optim.warmup_epochs=0", "--name=own"]
+    options = ["--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=4"]
+    options += ["--model.optim.warmup_epochs=0", "--name=own"]
     kept = ["ModelCheckpoint", "filename={epoch}", "save_top_k=-1", "every_n_epochs=2"]
     options += [f"--trainer.callbacks+={kept[0]}", *(f"--trainer.callbacks.{o}" for o in kept[1:])]
     run_here(*words(root), *options, cwd=tmp_path)
     run = tmp_path / "runs/own/version_0"
     begun = run / "checkpoints/epoch=3.ckpt"
-    run_here(*words(root), *options[:2], "--name=again", f"--ckpt_path={begun}", cwd=tmp_path)
+    run_here(*words(root), *options[:3], "--name=again", f"--ckpt_path={begun}", cwd=tmp_path)
     ends = [
         torch.load(tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
         for name in ("own", "again")

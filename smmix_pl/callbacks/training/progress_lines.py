@@ -31,8 +31,9 @@ class ProgressLines(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock. A run that resumes at the end of an epoch has no epoch start."""
         self._start, self._first_step = time.monotonic(), trainer.global_step
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the mean loss, which is kept on the device."""
@@ -66,12 +67,12 @@ class ProgressLines(ProgressBar):
         spent = time.monotonic() - self._start
         left = duration(spent / max(1, done) * (total - trainer.global_step))
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        values = [f"loss {float(self._loss) / max(1, self._batches):.4f}"]
+        values = [f"loss {float(self._loss) / self._batches:.4f}"] if self._batches else []
         top1 = trainer.callback_metrics.get("val/top1")
         if self._validated and top1 is not None:
             values.append(f"val/top1 {metric_value('val/top1', float(top1))}")
-        line = f"epoch {trainer.current_epoch + 1}{epochs}: {', '.join(values)}, {left} left"
-        print(line, flush=True)
+        text = ", ".join([*values, f"{left} left"])
+        print(f"epoch {trainer.current_epoch + 1}{epochs}: {text}", flush=True)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
