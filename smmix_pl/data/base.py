@@ -17,7 +17,7 @@ from smmix_pl.data.device_cache import DeviceCache
 from smmix_pl.data.io.download import Archive, fetch
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import existing_folder
-from smmix_pl.data.loaders import CatchBadImages, ImageLoader
+from smmix_pl.data.loaders import CatchBadImages, ImageLoader, collate_lists
 from smmix_pl.data.samplers import TrainingSampler
 from smmix_pl.data.transforms import normalize
 from smmix_pl.errors import InputError
@@ -39,7 +39,7 @@ SPLITS_OF_STAGE: dict[str, tuple[Any, ...]] = {
 class BaseData(LightningDataModule, ABC):
     """Images of one dataset, for training, validation, and test.
 
-    A subclass implements `class_names`, `setup`, which fills `_sets`, and `collate`.
+    A subclass implements `class_names`, and `setup`, which fills `_sets`.
 
     Args:
         root: Folder of the dataset.
@@ -101,9 +101,12 @@ class BaseData(LightningDataModule, ABC):
         """Number of classes."""
         return len(self.class_names)
 
-    @abstractmethod
     def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
-        """Return a batch of the good items, or None without any, and the errors of the others."""
+        """Return a batch of the good items, or None without any, and the errors of the others.
+
+        The parts of a batch are lists, because images may differ in size.
+        """
+        return collate_lists(items)
 
     def normalized(self, images: list[Tensor]) -> list[Tensor]:
         """Normalize uint8 images of differing sizes, in the dtype of the model."""

@@ -17,7 +17,6 @@ from smmix_pl.checks import in_range, probability
 from smmix_pl.data.base import SPLITS_OF_STAGE, BaseData, Split
 from smmix_pl.data.io.file_lists import counted, image_files
 from smmix_pl.data.io.images import BadImage, existing_folder, to_rgb, transformed
-from smmix_pl.data.loaders import collate_lists
 from smmix_pl.data.transforms import fill_color
 from smmix_pl.errors import InputError
 
@@ -104,10 +103,6 @@ class DenseData(BaseData):
                     raise InputError(f"{mask}: the mask of {image} is missing. Add it.")
             self._sets[split] = Pairs(self, pairs, split == "train")
             self._check_count(split, len(pairs))
-
-    def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
-        """Return lists of images and masks, or None without any, and the errors of bad images."""
-        return collate_lists(items)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalize on the device. Training crops and their masks are stacked."""

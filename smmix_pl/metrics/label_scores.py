@@ -13,27 +13,30 @@ from smmix_pl.metrics.reliability import equal_width_bin
 class LabelCalibration(Metric):
     """Expected calibration error of each label's probability, averaged over labels.
 
-    As `ClasswiseCalibration`, with the sigmoid of each logit. torchmetrics has no such metric.
+    The bins of a label hold every image. torchmetrics has no such metric.
 
     Args:
         num_labels: Number of labels, K.
         n_bins: Number of equal-width bins.
+        averaged: Number of labels to average over, if the probabilities of the others are 0. None
+            averages over all.
     """
 
     full_state_update = False
     gaps: Tensor
     images: Tensor
 
-    def __init__(self, num_labels: int, n_bins: int = 15) -> None:
+    def __init__(self, num_labels: int, n_bins: int = 15, averaged: int | None = None) -> None:
         super().__init__()
-        self.num_labels, self.n_bins = num_labels, n_bins
+        self.n_bins, self.averaged = n_bins, averaged or num_labels
+        # |accuracy - confidence| of a bin, times its count, is |sum of (correct - confidence)|
         gaps = torch.zeros(num_labels * n_bins, dtype=torch.float64)
         self.add_state("gaps", gaps, dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Add a batch of probabilities `(B, K)` and labels `(B, K)` bool."""
-        first = self.n_bins * torch.arange(self.num_labels, device=probabilities.device)
+        """Add a batch of probabilities `(B, K)` and labels `(B, K)`, each 0 or 1."""
+        first = self.n_bins * torch.arange(labels.shape[1], device=probabilities.device)
         index = equal_width_bin(probabilities, self.n_bins) + first
         gap = labels.float() - probabilities
         self.gaps.index_add_(0, index.flatten(), gap.flatten().double())
@@ -41,7 +44,7 @@ class LabelCalibration(Metric):
 
     def compute(self) -> Tensor:
         """Return the mean calibration error, in [0, 1]."""
-        return self.gaps.abs().sum() / (self.num_labels * self.images.clamp(min=1))
+        return self.gaps.abs().sum() / (self.averaged * self.images.clamp(min=1))
 
 
 class BestThresholds(Metric):

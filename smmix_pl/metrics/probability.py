@@ -5,50 +5,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from smmix_pl.metrics.reliability import equal_width_bin
+from smmix_pl.metrics.label_scores import LabelCalibration
 
 
-class ClasswiseCalibration(Metric):
+class ClasswiseCalibration(LabelCalibration):
     """Class-wise ECE (Kull et al., 2019): ECE of each class's probability, averaged over classes.
 
     Also called static calibration error (Nixon et al., 2019). The bins of a class hold every image,
-    not only those predicted as this class. torchmetrics has no such metric.
-
-    Args:
-        num_classes: Number of classes K.
-        n_bins: Number of equal-width bins.
-        evaluated_classes: Number of classes to average over, if the logits of the other classes are
-            -inf. None averages over all classes.
+    not only those predicted as this class. The result is of the order of 1 / K. With logits of -inf
+    for classes that are not evaluated, `averaged` is the number of the others.
     """
-
-    full_state_update = False
-    gaps: Tensor
-    images: Tensor
-
-    def __init__(
-        self, num_classes: int, n_bins: int = 15, evaluated_classes: int | None = None
-    ) -> None:
-        super().__init__()
-        self.n_bins = n_bins
-        self.evaluated_classes = evaluated_classes or num_classes
-        # |accuracy - confidence| of a bin, times its count, is |sum of (correct - confidence)|
-        gaps = torch.zeros(num_classes * n_bins, dtype=torch.float64)
-        self.add_state("gaps", gaps, dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, classes: Tensor) -> None:
         """Add a batch of logits `(B, K)` and true classes `(B,)`."""
         logits, classes = logits.to(self.device), classes.to(self.device)
-        probability = logits.float().softmax(dim=1)
-        first = self.n_bins * torch.arange(logits.shape[1], device=self.device)
-        index = equal_width_bin(probability, self.n_bins) + first
-        gap = F.one_hot(classes, logits.shape[1]) - probability
-        self.gaps.index_add_(0, index.flatten(), gap.flatten().double())
-        self.images += len(classes)
-
-    def compute(self) -> Tensor:
-        """Return the class-wise ECE, in [0, 1] and of the order of 1 / K."""
-        return self.gaps.abs().sum() / (self.evaluated_classes * self.images.clamp(min=1))
+        super().update(logits.float().softmax(dim=1), F.one_hot(classes, logits.shape[1]))
 
 
 class ProperScores(Metric):

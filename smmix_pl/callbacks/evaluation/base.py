@@ -116,12 +116,13 @@ class Evaluation(Callback, ABC):
         return {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset, if validation is evaluated."""
-        self._start_stage(trainer, pl_module, "val")
+        """Reset, if the stage is evaluated."""
+        if self._evaluates(trainer):
+            self._seen = self._images = 0
+            self.result = None
+            self.reset(trainer, cast(SMMixModule, pl_module))
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset, if the test is evaluated."""
-        self._start_stage(trainer, pl_module, "test")
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(
         self,
@@ -132,22 +133,25 @@ class Evaluation(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch, if validation is evaluated."""
-        if "val" in self.stages:
-            self._add_batch(trainer, pl_module, outputs, batch)
+        """Add a batch, if the stage is evaluated."""
+        if not self._evaluates(trainer):
+            return
+        images, labels = batch
+        first = self._seen
+        # UnrepeatedDistributedSampler deals the images out to the ranks one by one
+        places = [
+            (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
+        ]
+        self._seen += len(images)
+        model = cast(SMMixModule, pl_module)
+        evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
+        if require_image_data(trainer).has_outliers and not self.includes_outliers:
+            evaluated = evaluated.without_outliers()
+        if evaluated.places:
+            self.update(evaluated)
+        self._images += len(evaluated.places)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch, if the test is evaluated."""
-        if "test" in self.stages:
-            self._add_batch(trainer, pl_module, outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the metrics."""
@@ -176,29 +180,8 @@ class Evaluation(Callback, ABC):
         for name, (figure, images) in figures.items():
             save_figure(trainer, pl_module, f"test/{name}", figure, images)
 
-    def _start_stage(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in self.stages:
-            self._seen = self._images = 0
-            self.result = None
-            self.reset(trainer, cast(SMMixModule, pl_module))
-
-    def _add_batch(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any
-    ) -> None:
-        images, labels = batch
-        first = self._seen
-        # UnrepeatedDistributedSampler deals the images out to the ranks one by one
-        places = [
-            (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
-        ]
-        self._seen += len(images)
-        model = cast(SMMixModule, pl_module)
-        evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
-        if require_image_data(trainer).has_outliers and not self.includes_outliers:
-            evaluated = evaluated.without_outliers()
-        if evaluated.places:
-            self.update(evaluated)
-        self._images += len(evaluated.places)
+    def _evaluates(self, trainer: Trainer) -> bool:
+        return ("test" if trainer.testing else "val") in self.stages
 
     def _compute(self, trainer: Trainer) -> EvalResult:
         images = torch.tensor(float(self._images), device=trainer.strategy.root_device)

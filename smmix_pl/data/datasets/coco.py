@@ -17,7 +17,6 @@ from smmix_pl.data.instances import Item, Target, moved, target_of
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.io.images import BadImage, to_rgb, transformed
 from smmix_pl.data.io.packed import Packed
-from smmix_pl.data.loaders import collate_lists
 from smmix_pl.data.transforms import fill_color
 from smmix_pl.errors import InputError
 
@@ -115,10 +114,6 @@ class COCO(BaseData):
                 images = self._with_objects(images)
             self._sets[split] = CocoImages(self, images, split)
             self._check_count(split, len(images))
-
-    def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
-        """Return lists of images and targets, or None without any, and the errors of bad images."""
-        return collate_lists(items)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalize on the device. Images keep their sizes."""

@@ -1,15 +1,10 @@
 """Pascal VOC 2012 segmentation."""
 
 from smmix_pl.data.base import Split
+from smmix_pl.data.datasets.voc_objects import CATEGORIES
 from smmix_pl.data.dense import DenseData, Pair
 from smmix_pl.data.io.file_lists import dataset_folder
 from smmix_pl.data.io.images import reading_lists
-
-CLASSES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
-    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
-)
 
 
 class VOCSegmentation(DenseData):
@@ -22,7 +17,7 @@ class VOCSegmentation(DenseData):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes."""
-        return list(CLASSES)
+        return ["background", *CATEGORIES]
 
     def pairs(self, split: Split) -> list[Pair]:
         """Return the official split."""
