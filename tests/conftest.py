@@ -1,16 +1,24 @@
-"""Fixtures that several tests use: a tiny backbone, a tiny module, a folder of images."""
+"""Fixtures that several tests use: a tiny backbone, a tiny module, a folder of images.
+
+What takes long to import is imported by the fixtures: pytest-xdist also loads this file in the
+process that only deals out the tests.
+"""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from helpers.image_folders import write_image_folder
-from helpers.small_runs import TINY
 from hypothesis import settings
 
-from smmix_pl import Backbone, SMMix, SMMixModule
+if TYPE_CHECKING:
+    import torch
+
+    from smmix_pl import Backbone, SMMixModule
 
 # Few examples without deadline, so that the suite passes on a busy machine with two cores.
 settings.register_profile("quick", deadline=None, max_examples=30)
@@ -28,14 +36,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked gpu on machines without an NVIDIA GPU."""
-    runs_on_cpu = item.config.getoption("--gpu-tests-on-cpu") and "device" in item.fixturenames
-    if item.get_closest_marker("gpu") and not (torch.cuda.is_available() or runs_on_cpu):
-        pytest.skip("needs an NVIDIA GPU")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        runs_on_cpu = item.config.getoption("--gpu-tests-on-cpu") and "device" in item.fixturenames
+        if not (torch.cuda.is_available() or runs_on_cpu):
+            pytest.skip("needs an NVIDIA GPU")
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device of a test marked gpu."""
+    import torch
+
     return torch.device("cpu" if request.config.getoption("--gpu-tests-on-cpu") else "cuda")
 
 
@@ -61,6 +74,11 @@ def imagenet_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_backbone() -> Backbone:
     """A backbone with an 8 x 8 token grid, 10 classes, and 32 x 32 pixels."""
+    import torch
+    from helpers.small_runs import TINY
+
+    from smmix_pl import Backbone
+
     torch.manual_seed(0)
     return Backbone("vit_tiny_patch16_224", 10, (32, 32), model_args=TINY)
 
@@ -68,6 +86,11 @@ def tiny_backbone() -> Backbone:
 @pytest.fixture
 def tiny_module() -> SMMixModule:
     """A module with the tiny backbone."""
+    import torch
+    from helpers.small_runs import TINY
+
+    from smmix_pl import SMMix, SMMixModule
+
     torch.manual_seed(0)
     return SMMixModule(
         num_classes=10,

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ FOREIGN_OBJECTS = r"\b(trainer|logger|loop|strategy|launcher|datamodule)\b"
 RECIPES = sorted((ROOT / "configs").glob("[!_]*.yaml"))
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 

@@ -38,7 +38,7 @@ class Recorder(Callback):
 
 def test_training_lowers_the_validation_loss(tmp_path):
     seed_everything(0)
-    fit = trainer(tmp_path, max_epochs=6)
+    fit = trainer(tmp_path, max_epochs=3)
     model, data = module(SMMix()), digits(cache="device")
     before = fit.validate(model, data, verbose=False)[0]
     fit.fit(model, data)
@@ -116,9 +116,8 @@ def test_weights_of_the_extra_losses_rise_by_epoch(tmp_path):
     recorder = Recorder()
     seed_everything(0)
     model = module(SMMix(switch_prob=1), losses=LossConfig(consistency=3.0, soft_start_epochs=2))
-    trainer(tmp_path, max_epochs=4, limit_train_batches=2, callbacks=[recorder]).fit(
-        model, digits()
-    )
+    short = {"max_epochs": 4, "limit_train_batches": 2, "limit_val_batches": 0}
+    trainer(tmp_path, **short, callbacks=[recorder]).fit(model, digits())
     for step, factor in zip(recorder.steps, (0, 0, 0.5, 0.5, 1, 1, 1, 1), strict=True):
         fine_grained = sum(step[f"train/loss_{name}"] for name in FINE_GRAINED) / 2
         extra = fine_grained + 3 * step["train/loss_consistency"]
@@ -139,9 +138,8 @@ class Ratios(Callback):
 def mixing_ratios(tmp_path, seed, **arguments):
     ratios = Ratios()
     seed_everything(seed)
-    trainer(tmp_path, max_epochs=2, limit_train_batches=6, callbacks=[ratios], **arguments).fit(
-        module(SMMix()), digits()
-    )
+    short = {"max_epochs": 2, "limit_train_batches": 6, "limit_val_batches": 0}
+    trainer(tmp_path, **short, callbacks=[ratios], **arguments).fit(module(SMMix()), digits())
     return ratios.seen
 
 
@@ -169,6 +167,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
             tmp_path,
             max_epochs=3,
             limit_train_batches=5,
+            limit_val_batches=0,
             callbacks=[keep],
             enable_checkpointing=True,
         )

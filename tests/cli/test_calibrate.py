@@ -26,9 +26,9 @@ def run(tmp_path_factory):
     """Return the folder of a short digits run that was calibrated."""
     folder = tmp_path_factory.mktemp("calibrate")
     run_here(
-        *("fit", *RECIPE, "--trainer.max_epochs=1", "--name=digits"),
+        *("fit", *RECIPE, "--trainer.max_epochs=1", "--name=digits", "--test_after_fit=false"),
         *("--trainer.limit_train_batches=8", "--trainer.check_val_every_n_epoch=1"),
-        "--test_after_fit=false",
+        *("--trainer.callbacks=[ModelCheckpoint]", "--trainer.callbacks.filename=best"),
         cwd=folder,
     )
     best = Path("runs/digits/version_0/checkpoints/best.ckpt")
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 def metrics_of(run, name):
     checkpoint = f"runs/digits/version_0/checkpoints/{name}.ckpt"
     words = ["test", *RECIPE, MEASURED, f"--ckpt_path={checkpoint}", f"--name={name}"]
-    run_here(*words, cwd=run.parents[2])
+    run_here(*words, "--trainer.limit_test_batches=2", cwd=run.parents[2])
     results = json.loads((run.parents[1] / name / "version_0/results.json").read_text())
     return results["metrics"]
 

@@ -73,7 +73,7 @@ def hub(monkeypatch):
     """Return a hub that the client is logged in to."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         server.requests, server.refused = [], {}
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
         monkeypatch.setenv("HF_TOKEN", "hf_test")

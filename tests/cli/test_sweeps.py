@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 import yaml
 from helpers.programs import run_here
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from smmix_pl.cli.config_paths import configs_folder
 from smmix_pl.reporting.metric_names import metric_spec
@@ -15,6 +14,8 @@ SWEEPS = sorted((configs_folder() / "sweeps").glob("*.yaml"))
 
 def expanded(sweep, values):
     """Return the command of a run as the agent starts it, without the program."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     macros = create_sweep_command_args({"args": {key: {"value": values[key]} for key in values}})
     words = []
     for word in create_sweep_command(list(sweep["command"])):

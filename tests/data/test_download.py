@@ -51,7 +51,7 @@ def server(tmp_path):
     (tmp_path / "served").mkdir()
     bound = partial(handler, directory=str(tmp_path / "served"))
     with ThreadingHTTPServer(("127.0.0.1", 0), bound) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         running.handler = handler
         running.folder = tmp_path / "served"
         yield running

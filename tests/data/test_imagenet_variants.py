@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from helpers.data_trees import jpeg, put, write_cifar_c
+from helpers.data_trees import devkit, jpeg, put, write_cifar_c
 from helpers.digits import quiet_trainer
 from helpers.programs import TINY_FLAGS
 from helpers.sampling import every
@@ -238,8 +238,9 @@ def one_each_v2(root):
 
 def test_any_of_several_classes_is_correct(tmp_path, thousand):
     """ReaL: a prediction is correct if the label contains it."""
-    for number, wordnet_id in enumerate(WORDNET_IDS, start=1):
-        put(tmp_path / "val" / wordnet_id / f"ILSVRC2012_val_{number:08d}.JPEG", jpeg(number))
+    for number in range(1, 101):
+        put(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG", jpeg(number))
+    devkit(tmp_path, WORDNET_IDS, 100 * [1])
     data = ImageNetReaL(root=str(tmp_path), **SMALL | {"batch_size": 100})
     labels = torch.stack([right for _, right in data.images("test", np.asarray)])
     often = labels.sum(dim=0).argmax()
@@ -248,7 +249,7 @@ def test_any_of_several_classes_is_correct(tmp_path, thousand):
     logits, again = logits_and_labels(thousand, data)
     assert torch.equal(labels, again)
     right = labels.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean().item()
-    assert right > 3 / len(labels)
+    assert right > 1 / len(labels)
     assert found["test/top1"] == pytest.approx(right)
     assert found["test/occlusion_50"] == pytest.approx(right)
     among = labels.gather(1, logits.topk(5).indices).any(dim=1).float().mean().item()

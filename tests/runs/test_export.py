@@ -9,20 +9,24 @@ import onnxruntime
 import pytest
 import timm
 import torch
+import yaml
+from helpers.digits import quiet_trainer
 from helpers.image_folders import write_image_folder
 from helpers.programs import TINY_FLAGS
 from helpers.sampling import every
 from safetensors import safe_open
 
-from smmix_pl import InputError, SMMixModule
+from smmix_pl import InputError, SMMix, SMMixModule
 from smmix_pl.cli.main import main
+from smmix_pl.data import Folder
 from smmix_pl.runs.export_weights import export
 
 PLAIN = "{patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}"
 STAGES = "{embed_dims: [8, 16, 20, 32], num_heads: [1, 2, 2, 4], depths: [1, 1, 1, 2]}"
 SWIN = "{embed_dim: 8, num_heads: [1, 2, 2, 4], depths: [1, 1, 1, 2], window_size: 2}"
+DEIT = "deit_tiny_patch16_224"
 MODELS = {
-    "deit_tiny_patch16_224": (PLAIN, 32),
+    DEIT: (PLAIN, 32),
     "cait_xxs24_224": (PLAIN, 32),
     "pvt_v2_b0": (STAGES, 64),
     "swin_tiny_patch4_window7_224": (SWIN, 64),
@@ -31,37 +35,48 @@ MODELS = {
 IMAGES = {side: torch.randn(3, 3, side, side) for side in (32, 64)}
 
 
-def trained(name, folder, imagenet_folder, *flags):
-    """Return the checkpoint of a short run on the command line."""
-    args, side = MODELS[name]
-    config = ["--config", "deit_t.yaml", "--config", str(folder / "own.yaml")]
-    (folder / "own.yaml").write_text(
-        f"model: {{backbone: {name}, backbone_args: {args}}}\ntrainer: {{callbacks: null}}\n"
-    )
-    words = [word for word in TINY_FLAGS if "backbone" not in word and "image_size" not in word]
-    words += [f"--data.image_size={side}", f"--data.root={imagenet_folder}", "--data.batch_size=4"]
-    words += [
-        "--trainer.max_epochs=1",
-        "--trainer.logger=false",
-        f"--trainer.default_root_dir={folder}",
-    ]
-    words += ["--model.optim.warmup_lr=0.01", "--trainer.enable_progress_bar=false"]
-    main(["fit", *config, *words, "--trainer.callbacks+=ModelCheckpoint", *flags])
+def trained(folder, imagenet_folder, *flags):
+    """Return the checkpoint of a short run of DeiT on the command line."""
+    (folder / "own.yaml").write_text("trainer: {callbacks: null}\n")
+    words = ["--config", "deit_t.yaml", "--config", str(folder / "own.yaml"), *TINY_FLAGS]
+    words += [f"--model.backbone={DEIT}", f"--data.root={imagenet_folder}", "--data.batch_size=4"]
+    words += ["--trainer.max_epochs=1", "--trainer.logger=false"]
+    words += [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
+    words += ["--model.optim.warmup_lr=0.01", "--trainer.callbacks+=ModelCheckpoint"]
+    main(["fit", *words, *flags])
     [checkpoint] = folder.glob("checkpoints/*.ckpt")
     return checkpoint
 
 
+def saved(name, folder, imagenet_folder):
+    """Return a checkpoint with random weights, as a trainer saves it."""
+    args, side = MODELS[name]
+    data = Folder(root=str(imagenet_folder), image_size=side, batch_size=4, num_workers=0)
+    size, args = (side, side), yaml.safe_load(args)
+    module = SMMixModule(3, size, 4, SMMix(), backbone=name, backbone_args=args)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(torch.randn_like(weight) / 50)
+    trainer = quiet_trainer(max_epochs=0)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(folder / "model.ckpt")
+    return folder / "model.ckpt"
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
+    """A checkpoint of each model: of DeiT by the command line."""
     images = tmp_path_factory.mktemp("imagenet")
     for part in ("train", "val"):
         write_image_folder(images / part, per_class=4)
-    return {name: trained(name, tmp_path_factory.mktemp(name), images) for name in MODELS}
+    others = {name: saved(name, tmp_path_factory.mktemp(name), images) for name in [*MODELS][1:]}
+    return {DEIT: trained(tmp_path_factory.mktemp(DEIT), images)} | others
 
 
 def logits_of(checkpoint, name):
     """Return the logits of the run's own module."""
-    module = SMMixModule.load_from_checkpoint(checkpoint).eval()
+    mixer = {} if name == DEIT else {"mixer": SMMix()}  # the command line stores the mixer
+    module = SMMixModule.load_from_checkpoint(checkpoint, **mixer).eval()
     with torch.no_grad():
         return module(IMAGES[MODELS[name][1]])
 
@@ -114,7 +129,7 @@ def test_pvt_is_registered_by_this_package(checkpoints, tmp_path):
 
 def test_the_file_contains_the_model_settings(checkpoints, tmp_path):
     out = tmp_path / "new" / "deit.safetensors"
-    code = export(checkpoints["deit_tiny_patch16_224"], out)
+    code = export(checkpoints[DEIT], out)
     assert code.startswith("timm.create_model('deit_tiny_patch16_224', checkpoint_path=")
     with safe_open(out, framework="pt") as file:
         settings = file.metadata()
@@ -129,7 +144,7 @@ def test_the_file_contains_the_model_settings(checkpoints, tmp_path):
 
 def test_the_preprocessing_of_the_run_is_exported(tmp_path, imagenet_folder):
     flags = ["--data.eval_transform.crop_ratio=1", "--data.eval_transform.interpolation=bilinear"]
-    checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
+    checkpoint = trained(tmp_path, imagenet_folder, *flags)
     with safe_open(_exported(checkpoint, tmp_path), framework="pt") as file:
         cfg = json.loads(file.metadata()["pretrained_cfg"])
     assert (cfg["crop_pct"], cfg["interpolation"]) == (1.0, "bilinear")
@@ -142,7 +157,7 @@ def _exported(checkpoint, folder):
 
 def test_ema_weights_are_exported(tmp_path, imagenet_folder):
     flags = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.5"]
-    checkpoint = trained("deit_tiny_patch16_224", tmp_path, imagenet_folder, *flags)
+    checkpoint = trained(tmp_path, imagenet_folder, *flags)
     content = torch.load(checkpoint, weights_only=True)
     name = "backbone.model.head.weight"
     average, current = content["state_dict"][name], content["current_model_state"][name]
@@ -165,7 +180,7 @@ def test_onnx(name, checkpoints, tmp_path):
 
 
 def test_invalid_input_is_named(checkpoints, tmp_path):
-    checkpoint = checkpoints["deit_tiny_patch16_224"]
+    checkpoint = checkpoints[DEIT]
     torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "theirs.pth")
     for source, out, crop_pct, named in [
         (tmp_path / "gone.ckpt", "x.onnx", None, "gone.ckpt"),
@@ -183,7 +198,7 @@ def test_invalid_input_is_named(checkpoints, tmp_path):
     [[1], {"crop_pct": "x", "input_size": [3, 9**9, 9**9]}, {"label_names": ["ant", 1, None]}],
 )
 def test_forged_preprocessing_is_ignored(checkpoints, tmp_path, prepared):
-    content = torch.load(checkpoints["deit_tiny_patch16_224"], weights_only=True)
+    content = torch.load(checkpoints[DEIT], weights_only=True)
     torch.save(content | {"prepared": prepared}, tmp_path / "forged.ckpt")
     export(tmp_path / "forged.ckpt", tmp_path / "x.safetensors")
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:

@@ -77,20 +77,31 @@ def evaluated(rows: list[dict[str, str]]) -> dict[str, float]:
     return {key: float(value) for key, value in row.items() if key.startswith("test/")}
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "2, as torchrun starts them",
+        pytest.param("2, started by Lightning", marks=pytest.mark.slow),
+        pytest.param("3, started by Lightning", marks=pytest.mark.slow),
+    ],
+)
 def trained(request, tmp_path_factory):
     """The folder of a run on several ranks, by a user without a W&B account, and its output."""
-    folder = tmp_path_factory.mktemp("ranks")
-    result = processes.run(
-        *(*FIT, "--trainer.max_epochs=1", *on(request.param)),
+    folder, ranks = tmp_path_factory.mktemp("ranks"), int(request.param[0])
+    words = [
+        *(*FIT, "--trainer.max_epochs=1", *on(ranks)),
         *("--trainer.limit_train_batches=6", "--trainer.log_every_n_steps=1"),
         *("--test_after_fit=false", "--trainer.check_val_every_n_epoch=1", SMALL),
-        cwd=folder,
-        env={"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
-        | {"SLURM_JOB_ID": "17"},
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    return folder, request.param, result.stdout
+    ]
+    env = {"WANDB_MODE": None, "HOME": str(folder), "NETRC": str(folder / "none")}
+    env |= {"SLURM_JOB_ID": "17"}
+    if "torchrun" in request.param:
+        results = processes.run_ranks(ranks, *words, cwd=folder, env=env)
+    else:
+        results = [processes.run(*words, cwd=folder, env=env)]
+    for result in results:
+        assert result.returncode == 0, result.stderr[-2000:]
+    return folder, ranks, results[0].stdout
 
 
 def test_all_ranks_write_one_log_one_checkpoint_and_one_wandb_run(trained):

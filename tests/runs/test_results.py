@@ -32,24 +32,19 @@ from smmix_pl.runs.results import Curve, read_results
 
 IMAGES = 64
 """Number of tested images, in batches of 32 and of 16."""
-SMALL = {"patch_size": 8, "embed_dim": 64, "depth": 1, "num_heads": 4}
+SMALL = {"patch_size": 8, "embed_dim": 64, "depth": 1, "num_heads": 4, "global_pool": "avg"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A small model after a few epochs on the digits."""
     folder = tmp_path_factory.mktemp("results")
-    data = digits(
-        image_size=24,
-        batch_size=16,
-        cache="device",
-        held_out=0.1,
-        train_transform=TrainTransform(
-            **{"crop": "padded", "hflip": 0.0, "color_jitter": 0.0, "auto_augment": None},
-            random_erasing=0.0,
-        ),
-        eval_transform=EvalTransform(crop_ratio=1.0, interpolation="bilinear"),  # as digits.yaml
-    )
+    plain = {"crop": "padded", "hflip": 0.0, "color_jitter": 0.0, "auto_augment": None}
+    settings = {
+        **{"image_size": 24, "cache": "device", "held_out": 0.1},
+        "train_transform": TrainTransform(**plain),
+        "eval_transform": EvalTransform(crop_ratio=1.0, interpolation="bilinear"),  # digits.yaml's
+    }
     torch.manual_seed(0)
     module = SMMixModule(
         num_classes=10,
@@ -58,15 +53,16 @@ def checkpoint(tmp_path_factory):
         mixer=NoMix(),
         backbone="vit_tiny_patch16_224",
         backbone_args=SMALL,
-        optim=OptimConfig(lr=1e-3, lr_batch=None, warmup_epochs=1),
+        optim=OptimConfig(lr=1e-2, lr_batch=None, warmup_epochs=0),
     )
     trainer = quiet_trainer(max_epochs=6, limit_val_batches=0)
-    trainer.fit(module, data)
+    trainer.fit(module, digits(batch_size=64, **settings))
     trainer.save_checkpoint(folder / "small.ckpt")
     # the same model tested from Python, by fewer evaluations
     own = [Calibration(10), Occlusion([0.3, 0.6], pattern="batch"), ResultsFile()]
     logger = CSVLogger(folder, name="python", version=0)
-    quiet_trainer(*own, logger=logger, limit_test_batches=4).test(module, data, verbose=False)
+    tester = quiet_trainer(*own, logger=logger, limit_test_batches=4)
+    tester.test(module, digits(batch_size=16, **settings), verbose=False)
     return folder / "small.ckpt"
 
 

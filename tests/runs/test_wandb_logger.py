@@ -39,6 +39,7 @@ RECIPE = [
     *("fit", "--config", "digits.yaml", SMALL, "--model.mixer.switch_prob=1"),
     *("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=1"),
     *("--trainer.check_val_every_n_epoch=1", "--test_after_fit=true"),
+    *("--trainer.limit_val_batches=1", "--trainer.limit_test_batches=2"),
 ]
 
 
