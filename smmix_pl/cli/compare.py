@@ -30,7 +30,6 @@ def main(words: Sequence[str]) -> None:
 
     if has_seeds(options.runs):
         print(write_paired_comparison(read_methods(options.runs), options.output))
-        print(f"Wrote table.md, table.csv, and curves to {options.output}.")
-        return
-    print(write_comparison(read_runs(options.runs), options.output))
+    else:
+        print(write_comparison(read_runs(options.runs), options.output))
     print(f"Wrote table.md, table.csv, and curves to {options.output}.")

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import get_args
 
-import torch
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation
+from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.objects import VOID, require_objects, visible_objects
@@ -89,7 +88,7 @@ class Localization(Evaluation):
         self.shown = set(few[:: -(-len(few) // max(1, self.pictures))][: self.pictures])
         self.taps = {readout: _tap(model.backbone, readout, data) for readout in self.readouts}
         self.passes = len(self.readouts)
-        self.jaccard = {name: MaskJaccard(self.mass, VOID).to(_host(model)) for name in self.taps}
+        self.jaccard = {name: on_device(MaskJaccard(self.mass, VOID), model) for name in self.taps}
         self.boxes = {name: BoxAccuracy(self.box_mass, self.thresholds) for name in self.taps}
         self.drawn: list[LocalizedObject] = []
 
@@ -159,8 +158,3 @@ def _tap(backbone: Backbone, readout: Readout, data: ImageData) -> AttentionTap 
             f"Localization.readouts={readout}: not available in this model ({error}) Remove it."
         ) from error
     return view.tap
-
-
-def _host(model: SMMixModule) -> torch.device:
-    """Return the device for masks. Apple GPUs have no float64."""
-    return torch.device("cpu") if model.device.type == "mps" else model.device
