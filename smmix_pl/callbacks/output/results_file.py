@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -110,6 +111,7 @@ def sha256_of(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def git_commit() -> str | None:
     """Return the commit of the checkout, with `+` for local changes, or None without a checkout."""
     file = Path(__file__)

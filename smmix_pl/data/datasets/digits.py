@@ -1,5 +1,8 @@
 """Handwritten digits: 1,797 real images that are part of scikit-learn and need no download."""
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -30,7 +33,7 @@ class Digits(ImageData):
 
     def images(self, split: Split, transform: Transform) -> Images:
         """Open the fixed training set, or the fixed test set for validation and test."""
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = _all_digits()
         train, test = stratified_split(labels, fraction=0.2, seed=0)
         part = train if split == "train" else test
         return DigitImages(pixels[part], labels[part], transform)
@@ -46,8 +49,7 @@ class DigitImages(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform: Transform) -> None:
-        gray = (pixels.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
-        self.pictures = [Image.fromarray(image).convert("RGB") for image in gray]
+        self.gray = (pixels.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
         self.targets: list[int] = labels.tolist()
         self.transform = transform
 
@@ -55,4 +57,12 @@ class DigitImages(Dataset[tuple[Tensor, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures[index]), self.targets[index]
+        image = Image.fromarray(self.gray[index]).convert("RGB")
+        return self.transform(image), self.targets[index]
+
+
+@cache
+def _all_digits() -> tuple[np.ndarray, Any]:
+    """Return pixels `(1797, 64)` and labels `(1797,)`, which are parsed once per process."""
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels
