@@ -1,6 +1,6 @@
 """Callbacks: what is measured, drawn and written beside the training step."""
 
-from smmix_pl.callbacks.evaluation.adversarial import FGSM, PGD
+from smmix_pl.callbacks.evaluation.adversarial import FGSM, PGD, AutoAttack
 from smmix_pl.callbacks.evaluation.base import Evaluation
 from smmix_pl.callbacks.evaluation.calibration import Calibration, TemperatureScaling
 from smmix_pl.callbacks.evaluation.common_corruptions import Corruptions
@@ -38,6 +38,7 @@ __all__ = [
     "PGD",
     "TTA",
     "AttentionQuality",
+    "AutoAttack",
     "Calibration",
     "ConfidentErrors",
     "ConformalSets",

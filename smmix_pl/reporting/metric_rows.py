@@ -12,6 +12,7 @@ Source = Literal[
     "with/guide_quality.yaml",
     "with/localization.yaml",
     "with/knn.yaml",
+    "with/autoattack.yaml",
     "with/tta.yaml",
     "linear probe",
     "segmentation",

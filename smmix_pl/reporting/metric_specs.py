@@ -212,6 +212,13 @@ METRICS = (
         ),
     ),
     *specs(
+        "", TEST, "with/autoattack.yaml",
+        (
+            "autoattack_{eps}", "top-1, AutoAttack {eps}/255", "fraction", "higher",
+            "Accuracy under AutoAttack, of a draw of the test images",
+        ),
+    ),
+    *specs(
         "", TEST, "with/tta.yaml",
         (
             "tta_top1", "top-1, mean over mirror images", "fraction", "higher",

@@ -156,6 +156,10 @@ PICTURES = (
         "Robustness", "evaluation suite",
     ),
     PictureSpec(
+        "test/autoattack", "Top-1 accuracy on test images attacked by AutoAttack",
+        "Robustness", "with/autoattack.yaml",
+    ),
+    PictureSpec(
         "test/corruptions", "Top-1 accuracy under common corruptions by severity, 5 is strongest",
         "Robustness", "evaluation suite",
     ),

@@ -1,19 +1,24 @@
 """Robustness to white-box attacks."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from smmix_pl.callbacks.evaluation.base import EvalBatch, Evaluation, on_device
+from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.errors import InputError
 from smmix_pl.metrics import SweepAccuracy
 from smmix_pl.module import SMMixModule
 from smmix_pl.plots import accuracy_curves
 from smmix_pl.robustness.attacks import PixelScale, fgsm, pgd, pixel_scale, random_start
+from smmix_pl.robustness.auto_attack import MOST_PASSES, auto_attack, require_library
 from smmix_pl.runs.results import Curve, EvalResult
 
 
@@ -132,3 +137,82 @@ class PGD(Attack):
         return pgd(
             batch.model, batch.images, batch.classes, eps, scale, start, self.step, self.steps
         )
+
+
+class AutoAttack(Attack):
+    """Test accuracy under AutoAttack (Croce and Hein, 2020), standard version, L-infinity.
+
+    Four attacks in a row, each on the images that withstood the earlier ones: APGD on the cross
+    entropy, targeted APGD, targeted FAB, and Square. They have no settings, so that results of
+    different papers are comparable. The authors' code runs them, an extra:
+    `pip install 'smmix-pl[attacks]'`. It needs at least 4 classes.
+
+    An image that withstands all attacks takes thousands of forward passes. A fixed draw of the test
+    images is attacked, the same for every model, in batches of `data.batch_size`. Random choices
+    depend on the seed and on the batch, so that another batch size changes results slightly.
+
+    Logged keys:
+        `test/autoattack_8`: Accuracy at eps = 8/255.
+
+    Args:
+        eps: Attack strengths: largest change of a pixel, in pixel values of 255.
+        images: Number of attacked images; `null` attacks all. Papers use 1,000 to 10,000.
+        seed: Seed of the random starts and of Square; the drawn images do not depend on it.
+    """
+
+    name = "autoattack"
+
+    def __init__(
+        self, eps: Sequence[float] = (8.0,), images: int | None = 1000, seed: int = 0
+    ) -> None:
+        super().__init__(eps)
+        if images is not None and images < 1:
+            raise InputError(f"AutoAttack.images={images}: must be at least 1, or null for all.")
+        self.images, self.seed = images, seed
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Settings that the accuracies depend on."""
+        drawn = "all" if self.places is None else "drawn"
+        return super().protocol | {"version": "standard", "images": drawn, "seed": self.seed}
+
+    def reset(self, trainer: Trainer, model: SMMixModule) -> None:
+        """Draw the attacked images, and reset the accuracies."""
+        require_library()
+        super().reset(trainer, model)
+        self.waiting: list[EvalBatch] = []
+        self.places = None
+        self.passes = len(self.eps) * MOST_PASSES
+        total = require_image_data(trainer).counts["test"]
+        if self.images is not None and self.images < total:
+            order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+            self.places = set(order[: self.images].tolist())
+            self.passes = math.ceil(self.passes * self.images / total)
+
+    def update(self, batch: EvalBatch) -> None:
+        """Collect images, and attack them as soon as they fill a batch."""
+        self.waiting.append(batch)
+        if sum(len(one.places) for one in self.waiting) >= batch.data.batch_size:
+            self._attack()
+
+    def compute(self, images: int) -> EvalResult:
+        """Attack the remaining images, and return the accuracy at each strength."""
+        if self.waiting:
+            self._attack()
+        return super().compute(images)
+
+    def perturb(self, batch: EvalBatch, eps: float, scale: PixelScale) -> Tensor:
+        """Return the images after the first attack that succeeded."""
+        return auto_attack(batch.model, batch.images, batch.classes, eps, scale, self.seed)
+
+    def _attack(self) -> None:
+        images, labels, logits = (
+            torch.cat([getattr(one, name) for one in self.waiting])
+            for name in ("images", "labels", "logits")
+        )
+        places = [place for one in self.waiting for place in one.places]
+        joined = replace(
+            self.waiting[0], images=images, labels=labels, logits=logits, places=places
+        )
+        self.waiting = []
+        super().update(joined)

@@ -5,7 +5,7 @@ Shapes: B batch, H W pixels, K classes, G_h G_w token grid.
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -59,7 +59,14 @@ class EvalBatch:
 
     def without_outliers(self) -> "EvalBatch":
         """Return the batch without the images that belong to no class."""
-        kept = self.classes != OUTLIER
+        return self._only(self.classes != OUTLIER)
+
+    def at(self, places: Collection[int]) -> "EvalBatch":
+        """Return the batch without the images at other places."""
+        kept = [place in places for place in self.places]
+        return self._only(torch.tensor(kept, device=self.images.device))
+
+    def _only(self, kept: Tensor) -> "EvalBatch":
         places = [place for place, keep in zip(self.places, kept.tolist(), strict=True) if keep]
         images, labels, logits = self.images[kept], self.labels[kept], self.logits[kept]
         return replace(self, images=images, labels=labels, logits=logits, places=places)
@@ -86,6 +93,8 @@ class Evaluation(Callback, ABC):
     stages: ClassVar[tuple[str, ...]] = ("test",)
     includes_outliers: ClassVar[bool] = False
     """If True, images that belong to no class are evaluated as well."""
+    places: Collection[int] | None = None
+    """Places of the images that are evaluated; None for all. Final after `reset`."""
     passes: int = 0
     """Forward passes per image, beside the one over the plain image. Final after `reset`."""
     result: EvalResult | None = None
@@ -147,6 +156,8 @@ class Evaluation(Callback, ABC):
         evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
         if require_image_data(trainer).has_outliers and not self.includes_outliers:
             evaluated = evaluated.without_outliers()
+        if self.places is not None:
+            evaluated = evaluated.at(self.places)
         if evaluated.places:
             self.update(evaluated)
         self._images += len(evaluated.places)
