@@ -117,6 +117,16 @@ def test_a_teacher_sees_images_in_its_own_normalization_and_stays_in_eval_mode(c
     torch.testing.assert_close(teacher(IMAGES), teacher.model((pixels - mean) / std))
 
 
+def test_the_gradient_of_a_teacher_is_that_at_the_pixels_of_the_student(config):
+    teacher = teacher_of(config, guide=GuideConfig(), grid=(4, 4))
+    own = teacher.model.pretrained_cfg
+    mean, std = (torch.tensor(own[name])[:, None, None] for name in ("mean", "std"))
+    leaf = IMAGES.clone().requires_grad_()
+    logits = teacher.model((leaf * 0.5 + 0.5 - mean) / std)
+    F.cross_entropy(logits, LABELS, reduction="sum").backward()
+    torch.testing.assert_close(teacher.input_gradient(IMAGES, LABELS), leaf.grad)
+
+
 def test_the_attention_of_a_guide_is_resized_to_the_grid_of_the_student(config):
     teacher = teacher_of(config, guide=GuideConfig(), grid=(4, 4))
     assert teacher.backbone.grid == (2, 2)

@@ -13,6 +13,7 @@ from smmix_pl.mixing.mixpro import MixPro
 from smmix_pl.mixing.mixup import Mixup
 from smmix_pl.mixing.mixup_cutmix import MixupCutMix
 from smmix_pl.mixing.nomix import NoMix
+from smmix_pl.mixing.puzzlemix import PuzzleMix
 from smmix_pl.mixing.resizemix import ResizeMix
 from smmix_pl.mixing.saliencymix import SaliencyMix
 from smmix_pl.mixing.smmix import SMMix
@@ -36,6 +37,7 @@ __all__ = [
     "Mixup",
     "MixupCutMix",
     "NoMix",
+    "PuzzleMix",
     "Readout",
     "Regions",
     "ResizeMix",

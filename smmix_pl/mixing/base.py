@@ -49,6 +49,9 @@ class GuideModel(Protocol):
     def guide(self, images: Tensor) -> Guide:
         """Run the guide pass over unmixed images `(B, C, H, W)`."""
 
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss's gradient at each pixel of unmixed images, `(B, C, H, W)`."""
+
 
 @dataclass(frozen=True)
 class Regions:

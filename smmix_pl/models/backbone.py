@@ -4,8 +4,8 @@ Shapes: B batch, C channels, H W pixels, G_h G_w token grid, N = G_h * G_w image
 classes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -25,6 +25,7 @@ from smmix_pl.models.timm_model import (
     ImageSize,
     args_for_any_size,
     create_timm_model,
+    eval_mode,
     layer_numbers,
     model_name,
     token_grid,
@@ -229,6 +230,20 @@ class Backbone(nn.Module):
                 logits = mean_logits(self.model(images))
             return Guide(logits, self._on_grid(maps[-1], self.guide_grid))
 
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the cross entropy at each pixel, `(B, C, H, W)`, in eval mode.
+
+        Args:
+            images: Normalized images, `(B, C, H, W)`, not mixed.
+            labels: Soft labels, `(B, K)`.
+        """
+        autocast = self._guide_autocast(images.device.type)
+        with span("guide"), eval_mode(self.model), torch.enable_grad(), autocast:
+            leaf = images.detach().requires_grad_()
+            loss = F.cross_entropy(self(leaf).float(), labels, reduction="sum")
+            [gradient] = torch.autograd.grad(loss, leaf)
+        return gradient
+
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that the timm model excludes from weight decay."""
@@ -379,19 +394,3 @@ class _ForwardFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.model.forward_features(images)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore the mode of every submodule afterward."""
-    training = [module for module in model.modules() if module.training]
-    _set_training(training, False)
-    try:
-        yield
-    finally:
-        _set_training(training, True)
-
-
-def _set_training(modules: Iterable[nn.Module], mode: bool) -> None:
-    for module in modules:
-        vars(module)["training"] = mode  # `Module.__setattr__` is slow, and this runs in every step

@@ -135,6 +135,11 @@ class Teacher(nn.Module):
             attention = F.interpolate(attention[:, None], self.grid, mode="bilinear")[:, 0]
         return Guide(found.logits, attention)
 
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the teacher's loss at each pixel. See `Backbone`."""
+        assert self.backbone is not None, "built without guide settings"
+        return self.backbone.input_gradient(self._renormalized(images), labels) * self.scale
+
     def _renormalized(self, images: Tensor) -> Tensor:
         # the student, and so its images, may be in bfloat16
         return images.to(self.scale.dtype) * self.scale + self.shift

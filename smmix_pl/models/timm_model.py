@@ -1,5 +1,7 @@
-"""Creating timm models by name, with errors that name the option to change."""
+"""timm models: creating them by name, with errors that name the option to change, and eval mode."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import timm
@@ -146,3 +148,19 @@ def layer_numbers(model: nn.Module, coarse: bool = False) -> dict[str, int]:
         )
     matcher = cast(Any, model).group_matcher(coarse)
     return dict(group_parameters(model, matcher, reverse=True))
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and restore the mode of every submodule afterward."""
+    training = [module for module in model.modules() if module.training]
+    _set_training(training, False)
+    try:
+        yield
+    finally:
+        _set_training(training, True)
+
+
+def _set_training(modules: Iterable[nn.Module], mode: bool) -> None:
+    for module in modules:
+        vars(module)["training"] = mode  # `Module.__setattr__` is slow, and this runs in every step
