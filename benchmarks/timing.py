@@ -5,6 +5,7 @@ Shapes: B batch, H W pixels.
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -65,13 +66,16 @@ def autocast(device: str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "float32")
 
 
-def clocked(action: Callable[[], object], device: str) -> Clocked:
-    """Return the action, timed from an idle device to an idle device."""
+def clocked(action: Callable[[], object], device: str, cpu_time: bool = False) -> Clocked:
+    """Return the action, timed from an idle device to an idle device, or by its CPU time."""
+
+    def now() -> float:
+        return time.process_time() if cpu_time else synchronized_time(torch.device(device))
 
     def run() -> float:
-        start = synchronized_time(torch.device(device))
+        start = now()
         action()
-        return synchronized_time(torch.device(device)) - start
+        return now() - start
 
     return run
 
