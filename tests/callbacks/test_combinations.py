@@ -19,7 +19,11 @@ COMBINATIONS = [
 ]
 BUILT_IN = {"Evaluation", "NonFiniteGuard", "Preemption", "ProgressLines"}
 """A base class, and what every run has, or has unless it names another progress bar."""
-OF_OTHER_DATA = {"CorruptionError", "OutlierPrecision"}
+OF_OTHER_DATA = {
+    *("CorruptionError", "OutlierPrecision", "GuideQuality", "Localization"),
+    *("DetectionPictures", "SegmentationPictures"),
+}
+SETTINGS = {"AutoAttack": {"eps": [64]}, "GradualUnfreezing": {"epochs": 0.25}}
 OF_LIGHTNING = [
     {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}},
     {"class_path": "LearningRateMonitor"},
@@ -46,7 +50,10 @@ def test_all_callbacks_run_with_strategy_and_precision(tmp_path, strategy, preci
     names = sorted({*callbacks.__all__} - BUILT_IN - OF_OTHER_DATA)
     if precision not in FULL_PRECISION:
         names.remove("EMA")  # which is rejected
-    added = [{"class_path": f"smmix_pl.callbacks.{name}"} for name in names]
+    added = [
+        {"class_path": f"smmix_pl.callbacks.{name}", "init_args": SETTINGS.get(name, {})}
+        for name in names
+    ]
     trainer = {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1} | LIMITS
     trainer |= {"precision": precision, "strategy": strategy, "callbacks+": added + OF_LIGHTNING}
     trainer |= {"devices": 1 if strategy == "auto" else 2}

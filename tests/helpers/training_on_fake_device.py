@@ -32,10 +32,15 @@ MIXERS += [
     SMMix(switch_prob=1, per_sample_side=True),
     SMMix(switch_prob=1, region_choice="random"),
 ]
-UNSUITABLE = (callbacks.Evaluation, callbacks.ProgressLines, callbacks.ThrottledProgressBar)
+UNSUITABLE = (
+    *(callbacks.Evaluation, callbacks.ProgressLines, callbacks.ThrottledProgressBar),
+    callbacks.GradualUnfreezing,  # measures nothing, and needs more epochs
+    callbacks.AutoAttack,  # its library formats tensors, which such a device does not support
+)
 DATASET_SPECIFIC = (
     callbacks.CorruptionError,
     callbacks.DetectionPictures,
+    callbacks.GuideQuality,
     callbacks.Localization,
     callbacks.OutlierPrecision,
     callbacks.SegmentationPictures,
