@@ -53,7 +53,7 @@ def target(*boxes, size=(64, 64), labels=None):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_family_trains_and_detects(name, detector):
     """Images differ in size, and one has no object."""
-    model = module(detector, name, SMALL[name])
+    model = module(detector, name, SMALL[name], norm_maps=True)
     images = [torch.randn(3, 64, 64), torch.randn(3, 40, 56)]
     truth = [target((4, 4, 40, 44), (30, 10, 60, 60), labels=[2, 1]), target(size=(40, 56))]
     named = model.head(images, truth)
