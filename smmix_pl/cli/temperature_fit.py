@@ -54,7 +54,8 @@ def calibrate(checkpoint: Path, data: ImageData, output: Path, accelerator: str 
     """Write a checkpoint whose class head is divided by the temperature fitted on validation data.
 
     Args:
-        checkpoint: Checkpoint of `SMMixModule` or `MultiLabel`. Averaged weights are used if it has them.
+        checkpoint: Checkpoint of `SMMixModule` or `MultiLabel`. Averaged weights are used if it has
+            them.
         data: Dataset with the classes of the model.
         output: Checkpoint to write.
         accelerator: As in Lightning's Trainer.

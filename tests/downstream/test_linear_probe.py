@@ -43,6 +43,7 @@ def test_the_test_reports_the_metrics_of_a_classifier(probed):
     results = json.loads((probed / "results.json").read_text())
     assert results["metrics"].keys() >= {"top1", "top5", "loss", "nll", "ece", "worst_class_top1"}
     assert results["metrics"]["top1"]["images"] == 359
+    assert results["run"]["checkpoint"].endswith("best.ckpt")
     assert "val/top1_lr_0.1" in (probed / "metrics.csv").read_text()
 
 
