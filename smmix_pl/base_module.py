@@ -17,6 +17,7 @@ from smmix_pl.lightning_internals import is_attached, skip_finished_epoch
 from smmix_pl.logged_steps import logs_next_step
 from smmix_pl.optim import OptimConfig, create_optimizer, create_schedule, keep_config_settings
 from smmix_pl.runs.checkpoint_checks import check_weights, prepare_resume, provenance
+from smmix_pl.runs.results import UNKNOWN
 from smmix_pl.runs.schedule_warnings import warn_of_schedule
 
 
@@ -29,6 +30,7 @@ class BaseModule(LightningModule):
         batch_size: Images per device and step, for the learning rate.
         optim: Optimizer and learning-rate schedule.
         has_trained_head: The weights that the module starts from include its head.
+        has_one_class: Images have one class each, and `forward` returns its logits.
         provenance: Mixer and seed that the loaded weights were trained with.
         task: Name of what the module does, in reports.
         notes: Numbers about the last training batch, for errors, such as its branch.
@@ -39,6 +41,7 @@ class BaseModule(LightningModule):
     batch_size: int
     optim: OptimConfig
     has_trained_head = False
+    has_one_class = False
     task = "classification"
 
     def __init__(self) -> None:
@@ -54,8 +57,8 @@ class BaseModule(LightningModule):
 
     @property
     def method(self) -> str:
-        """Mixer that the weights were trained with, for reports."""
-        return str(self.provenance.get("mixer", "none"))
+        """Mixer that the weights were trained with, for reports; `UNKNOWN` if no file states it."""
+        return str(self.provenance.get("mixer", UNKNOWN))
 
     @property
     def global_batch(self) -> int:

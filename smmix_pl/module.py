@@ -72,6 +72,7 @@ class SMMixModule(BaseModule):
     """
 
     backbone: Backbone
+    has_one_class = True
 
     def __init__(
         self,

@@ -8,10 +8,11 @@ from smmix_pl.cli.tool_parser import ToolParser
 from smmix_pl.cli.trusted_packages import restrict_imports
 from smmix_pl.errors import InputError
 
-DESCRIPTION = """Fit the softmax temperature of a checkpoint on validation images, and write a
-checkpoint whose class head is divided by it. Predictions stay the same; their probabilities are
-calibrated, in `smmix test` and `smmix predict` as well as in exports. The images are those of the
-run's own validation set, or of --config or --data."""
+DESCRIPTION = """Fit the temperature of a checkpoint's softmax, or of its sigmoids with several
+labels per image, on validation images, and write a checkpoint whose class head is divided by it.
+Predictions stay the same; their probabilities are calibrated, in `smmix test` and `smmix predict`
+as well as in exports. The images are those of the run's own validation set, or of --config or
+--data."""
 
 
 def main(words: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from smmix_pl.cli.tool_parser import ToolParser
 DESCRIPTION = """Export the backbone of a checkpoint, without the token head. The suffix of the
 output selects the format: FILE.safetensors (timm weights), FILE.onnx, or a folder for
 timm.create_model("local-dir:FOLDER"), with a model card. A run with EMA exports the averaged
-weights."""
+weights, and a linear probe its best classifier."""
 
 
 def main(words: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from smmix_pl.callbacks import (  # importing all lets configs name them without
     ProgressLines,
     ThrottledProgressBar,
 )
+from smmix_pl.callbacks.output.run_summary import best_checkpoint
 from smmix_pl.checks import in_range
 from smmix_pl.cli.config_paths import FROM_DATA, default_configs, named_model, resolve_configs
 from smmix_pl.cli.input_errors import (
@@ -258,9 +259,12 @@ class SMMixCLI(ConfigPrecedenceCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint, if requested."""
         if self.settings.test_after_fit:
-            saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-            best = saved or None  # a fast_dev_run saves nothing
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+            saved = best_checkpoint(self.trainer)
+            best = saved.best_model_path if saved is not None else ""
+            # a fast_dev_run saves nothing
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False
+            )
 
     def _name_loggers(self) -> None:
         """Give CSV loggers without a name the run's name, which is their folder.

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from smmix_pl.checks import in_range, probability
 from smmix_pl.data.base import SPLITS_OF_STAGE, BaseData, Split
+from smmix_pl.data.color_distortion import distort_colors
 from smmix_pl.data.io.file_lists import counted, image_files
 from smmix_pl.data.io.images import BadImage, existing_folder, to_rgb, transformed
 from smmix_pl.data.transforms import fill_color
@@ -78,7 +79,7 @@ class DenseData(BaseData):
         probability("data.hflip", hflip)
         in_range("data.max_class_ratio", max_class_ratio, 0.01, 1, "1 accepts every crop")
         self.resize, self.scale, self.hflip = resize, scale, hflip
-        self.distort = v2.RandomPhotometricDistort(p=1.0) if color_distortion else v2.Identity()
+        self.color_distortion = color_distortion
         self.max_class_ratio = max_class_ratio
         self.ignored = self.ignored if ignored is None else tuple(ignored)
 
@@ -149,8 +150,9 @@ class DenseData(BaseData):
             counts = cropped[1][cropped[1] != IGNORED].bincount()
             if len(counts) and counts.max() <= self.max_class_ratio * counts.sum():
                 break
-        image, mask = v2.RandomHorizontalFlip(self.hflip)(*cropped)
-        return self.distort(image).as_subclass(Tensor), mask.as_subclass(Tensor)
+        flipped = v2.RandomHorizontalFlip(self.hflip)(*cropped)
+        image, mask = (one.as_subclass(Tensor) for one in flipped)
+        return distort_colors(image) if self.color_distortion else image, mask
 
     def eval_image(self, image: Tensor) -> Tensor:
         """Return an image at the size that it is evaluated at."""

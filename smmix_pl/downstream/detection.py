@@ -56,6 +56,7 @@ class ObjectDetection(TransferModule):
         init_from: str | None = None,
         init_image_size: tuple[int, int] | None = None,
         frozen: bool = False,
+        norm_maps: bool = False,
         detector: Literal["mask_rcnn", "retinanet"] = "mask_rcnn",
         detector_args: dict[str, Any] | None = None,
         optim: OptimConfig = OptimConfig(
@@ -65,15 +66,15 @@ class ObjectDetection(TransferModule):
         one_of("model.detector", detector, DETECTORS)
         super().__init__(
             *(num_classes, image_size, batch_size, mean, std, backbone, backbone_args),
-            *(pretrained, init_from, init_image_size, frozen, optim),
+            *(pretrained, init_from, init_image_size, frozen, norm_maps, optim),
         )
         self.first_class = FIRST_CLASS[detector]
         self.has_masks = detector == "mask_rcnn"
         self.head = create_detector(
             detector, self.backbone, num_classes, image_size, detector_args or {}
         )
-        if not self.has_masks and self.backbone.plain:
-            self.backbone.scales[0] = nn.Identity()  # RetinaNet does not read the first map
+        if not self.has_masks:  # RetinaNet does not read the first map
+            self.backbone.norms[0] = self.backbone.scales[0] = nn.Identity()
         self.average_precision = AveragePrecision(self.has_masks)
 
     def setup(self, stage: str) -> None:

@@ -55,6 +55,7 @@ class LinearProbe(BaseModule):
     """
 
     task = "linear probe"
+    has_one_class = True
 
     def __init__(
         self,
@@ -169,7 +170,7 @@ class LinearProbe(BaseModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how the backbone was trained, and the seed."""
-        checkpoint["trained"] = {"mixer": self.method, "seed": run_seed()}
+        checkpoint["trained"] = self.provenance | {"seed": run_seed()}
 
 
 def _check_optimizer(optim: OptimConfig, lr_factors: Sequence[float]) -> None:

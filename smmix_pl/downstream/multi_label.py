@@ -39,6 +39,7 @@ class MultiLabel(SMMixModule):
     """
 
     task = "multi-label classification"
+    has_one_class = False
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ Shapes: B batch, H W pixels, C_i channels of level i.
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from smmix_pl.errors import InputError
@@ -37,6 +38,7 @@ class FeaturePyramid(nn.Module):
         init_from: File of weights, as in `SMMixModule`.
         init_image_size: Image size that the position embeddings in `init_from` were trained with.
         frozen: Train the scaling alone, and keep the model in eval mode.
+        norm_maps: Normalize each map over its channels, as the dense tasks of Swin do.
 
     Attributes:
         plain: All maps of the model have one stride.
@@ -59,6 +61,7 @@ class FeaturePyramid(nn.Module):
         init_from: str | None = None,
         init_image_size: ImageSize | None = None,
         frozen: bool = False,
+        norm_maps: bool = False,
     ) -> None:
         super().__init__()
         args = args_for_any_size(backbone) | (backbone_args or {})
@@ -81,6 +84,9 @@ class FeaturePyramid(nn.Module):
         self.model.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.model.requires_grad_(not frozen)
         self.channels = [widths[index] for index in self.indices]
+        self.norms = nn.ModuleList(
+            LayerNorm2d(one, eps=1e-5) if norm_maps else nn.Identity() for one in self.channels
+        )
         self.scales = (
             _scales(widths[-1]) if self.plain else nn.ModuleList(nn.Identity() for _ in STRIDES)
         )
@@ -88,7 +94,8 @@ class FeaturePyramid(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return maps `(B, C_i, H / stride, W / stride)` of images `(B, 3, H, W)`."""
         maps = self.model.forward_intermediates(images, self.indices, intermediates_only=True)
-        return [scale(one) for scale, one in zip(self.scales, maps, strict=True)]
+        normed = [norm(one) for norm, one in zip(self.norms, maps, strict=True)]
+        return [scale(one) for scale, one in zip(self.scales, normed, strict=True)]
 
     def train(self, mode: bool = True) -> "FeaturePyramid":
         """Set the mode. A frozen model stays in eval mode."""

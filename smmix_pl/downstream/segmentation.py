@@ -19,8 +19,9 @@ from smmix_pl.metrics.segmentation_scores import segmentation_scores
 from smmix_pl.optim import OptimConfig
 
 DECODERS = {"fpn": SemanticFPN, "upernet": UPerNet}
-AUXILIARY = 2
-"""Level of the pyramid that the auxiliary head reads: stride 16, as in mmsegmentation's Swin."""
+AUXILIARY = {True: 3, False: 2}
+"""Level that the auxiliary head reads, by whether the backbone is plain, as in mmsegmentation: the
+last one of ViTs, and stride 16 of Swin."""
 Batch = tuple[Any, Any]
 
 
@@ -31,17 +32,19 @@ class SegmentationHead(nn.Module):
         decoder: `fpn` or `upernet`.
         channels: Channels of the pyramid's maps.
         classes: Number of classes.
-        auxiliary: Add the auxiliary head.
+        auxiliary: Level that the auxiliary head reads; None for no such head.
     """
 
-    def __init__(self, decoder: str, channels: list[int], classes: int, auxiliary: bool) -> None:
+    def __init__(
+        self, decoder: str, channels: list[int], classes: int, auxiliary: int | None
+    ) -> None:
         super().__init__()
         self.decoder = DECODERS[decoder](channels)
         self.classifier = classifier(self.decoder.width, classes)
         self.auxiliary: nn.Module | None = None
-        if auxiliary:
+        if auxiliary is not None:
             self.auxiliary = nn.Sequential(
-                conv(channels[AUXILIARY], 256, 3), classifier(256, classes)
+                conv(channels[auxiliary], 256, 3), classifier(256, classes)
             )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -58,8 +61,8 @@ class SemanticSegmentation(TransferModule):
     Args:
         num_classes: See `TransferModule`, as for all arguments that are not listed here.
         decoder: `fpn` (Semantic FPN) or `upernet`, as mmsegmentation defines them.
-        auxiliary_weight: Weight of the loss of an auxiliary FCN head at stride 16; 0 for none. The
-            recipes of UPerNet use 0.4.
+        auxiliary_weight: Weight of the loss of an auxiliary FCN head, on the last map of plain
+            backbones and the one at stride 16 of others; 0 for none. UPerNet's recipes use 0.4.
         inference: `whole` evaluates an image in one pass, `slide` in windows of the training size.
         overlap: Fraction of a window that the next one covers too.
     """
@@ -79,6 +82,7 @@ class SemanticSegmentation(TransferModule):
         init_from: str | None = None,
         init_image_size: tuple[int, int] | None = None,
         frozen: bool = False,
+        norm_maps: bool = False,
         decoder: Literal["fpn", "upernet"] = "fpn",
         auxiliary_weight: float = 0.0,
         inference: Literal["whole", "slide"] = "whole",
@@ -98,11 +102,12 @@ class SemanticSegmentation(TransferModule):
             )
         super().__init__(
             *(num_classes, image_size, batch_size, mean, std, backbone, backbone_args),
-            *(pretrained, init_from, init_image_size, frozen, optim),
+            *(pretrained, init_from, init_image_size, frozen, norm_maps, optim),
         )
-        channels = self.backbone.channels
+        self.level = AUXILIARY[self.backbone.plain]
+        auxiliary = self.level if auxiliary_weight > 0 else None
         self.head: SegmentationHead = SegmentationHead(
-            decoder, channels, num_classes, auxiliary_weight > 0
+            decoder, self.backbone.channels, num_classes, auxiliary
         )
         self.auxiliary_weight = auxiliary_weight
         window = partial(slide, window=image_size, overlap=overlap)
@@ -139,7 +144,7 @@ class SemanticSegmentation(TransferModule):
         maps = self.backbone(images)
         losses = {"segmentation": _pixel_loss(self.head(maps), masks)}
         if (auxiliary := self.head.auxiliary) is not None:
-            logits = auxiliary(maps[AUXILIARY])
+            logits = auxiliary(maps[self.level])
             losses["auxiliary"] = self.auxiliary_weight * _pixel_loss(logits, masks)
         return {"loss": self.log_losses(losses)}
 

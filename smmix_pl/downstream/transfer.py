@@ -33,6 +33,7 @@ class TransferModule(BaseModule):
         init_image_size: (height, width) that the position embeddings in `init_from` were trained
             with. `null` infers it from the file.
         frozen: Train the head alone.
+        norm_maps: Put a LayerNorm on each map of the backbone, as Swin's code for dense tasks does.
         optim: Optimizer and learning-rate schedule.
     """
 
@@ -51,6 +52,7 @@ class TransferModule(BaseModule):
         init_from: str | None,
         init_image_size: ImageSize | None,
         frozen: bool,
+        norm_maps: bool,
         optim: OptimConfig,
     ) -> None:
         super().__init__()
@@ -58,7 +60,8 @@ class TransferModule(BaseModule):
         self.num_classes, self.batch_size, self.optim = num_classes, batch_size, optim
         self.image_size = image_size
         self.backbone = FeaturePyramid(
-            backbone, image_size, backbone_args, pretrained, init_from, init_image_size, frozen
+            *(backbone, image_size, backbone_args, pretrained, init_from, init_image_size),
+            *(frozen, norm_maps),
         )
         if init_from is not None:
             self.provenance = file_provenance(init_from)

@@ -61,8 +61,8 @@ def segmentation_overlays(
 
 
 def _color(index: int) -> tuple[float, float, float]:
-    """Return the color of a class: 20 of a palette, then darker ones."""
-    red, green, blue, _ = colormaps["tab20"](index % 20)
+    """Return the color of a class: ten of a palette, their pale siblings, then darker ones."""
+    red, green, blue, _ = colormaps["tab20"]((2 * index + index % 20 // 10) % 20)
     shade = 0.75 ** (index // 20)
     return (red * shade, green * shade, blue * shade)
 

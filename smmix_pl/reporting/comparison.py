@@ -19,7 +19,7 @@ from smmix_pl.reporting.metric_names import (
     shown_metrics,
 )
 from smmix_pl.reporting.published import Published, matching
-from smmix_pl.runs.results import Curve, read_results
+from smmix_pl.runs.results import UNKNOWN, Curve, read_results
 
 Results = dict[str, Any]
 Columns = dict[str, dict[str, float]]
@@ -150,7 +150,7 @@ def notes(runs: Mapping[str, Results], published: Sequence[Published]) -> list[s
         commit = about["git_commit"] or "unknown"
         changed = "+" if commit.endswith("+") else ""
         lines.append(
-            f"{name}: {about['model']} ({about['mixer']}) on {about['data']} at {size}, "
+            f"{name}: {about['model']} ({method(about)}) on {about['data']} at {size}, "
             f"seed {about['seed']}, {test_images(run)} test images, "
             f"commit {commit.rstrip('+')[:10]}{changed}"
         )
@@ -162,6 +162,16 @@ def notes(runs: Mapping[str, Results], published: Sequence[Published]) -> list[s
     if not published:
         lines.append("No published row has this data, backbone, and image size.")
     return lines + footnotes(metric for run in runs.values() for metric in run["metrics"])
+
+
+def method(about: Mapping[str, Any]) -> str:
+    """Return the mixer of a run, or its task if the mixer of its weights is unknown.
+
+    Args:
+        about: The `run` section of results.json.
+    """
+    mixer, task = about["mixer"], about.get("task", UNKNOWN)
+    return str(task if mixer == UNKNOWN else mixer)
 
 
 def different_protocols(runs: Mapping[str, Results]) -> list[str]:

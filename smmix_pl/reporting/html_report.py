@@ -205,7 +205,7 @@ def pictures(run: Run, name: str) -> str:
     if not shown:
         return ""
     seed = f", seed {run.about['seed']}" if name and run.about else ""
-    heading = f"Attention, calibration, and errors{_of(name)}{seed}"
+    heading = f"Pictures{_of(name)}{seed}"
     return f"<h2>{heading}</h2><div class=panels>{''.join(shown)}</div>"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smmix_pl.errors import InputError
-from smmix_pl.reporting.comparison import named_folders
+from smmix_pl.reporting.comparison import method, named_folders
 from smmix_pl.runs.results import read_results
 from smmix_pl.runs.run_files import check_run_folder, read_config
 
@@ -120,7 +120,7 @@ def headline(run: Run) -> str:
     about = run.about or configured(run)
     if not about:
         return str(run.folder)
-    return f"{about['mixer']}: {about['model']} on {about['data']}, seed {about['seed']}"
+    return f"{method(about)}: {about['model']} on {about['data']}, seed {about['seed']}"
 
 
 def configured(run: Run) -> dict[str, Any]:
@@ -128,9 +128,9 @@ def configured(run: Run) -> dict[str, Any]:
     settings = run.settings
     try:
         model = settings["model"]
-        method = model if "class_path" in model else model["mixer"]
+        named = model if "class_path" in model else model["mixer"]
         return {
-            "mixer": method["class_path"].rsplit(".")[-1],
+            "mixer": named["class_path"].rsplit(".")[-1],
             "model": model.get("init_args", model)["backbone"],
             "data": settings["data"]["class_path"].rsplit(".")[-1],
             "seed": settings["seed_everything"],

@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors.torch import save
 from timm.models import filter_pretrained_cfg
+from torch import Tensor
 
 from smmix_pl.errors import InputError, one_line
 from smmix_pl.models.timm_model import create_timm_model
@@ -21,6 +22,8 @@ from smmix_pl.runs.run_files import write_atomic
 
 PREPARATION = ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")
 """Settings of timm's data configuration that the exported model needs."""
+NORM_EPS = 1e-5
+"""Of the BatchNorm of a linear probe."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def export(checkpoint: str | Path, out: Path, crop_pct: float | None = None) -> 
     """Write a trained backbone in the format selected by the suffix of `out`.
 
     Args:
-        checkpoint: Checkpoint of an `SMMixModule`.
+        checkpoint: Checkpoint of an `SMMixModule`, or of a `LinearProbe`, whose best classifier
+            becomes the class head.
         out: A `.safetensors` or `.onnx` file, or a folder.
         crop_pct: Fraction of the resized image's side that is kept by the center crop, in (0, 1].
             None uses the run's.
@@ -83,10 +87,15 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> TrainedBackb
     """
     content = open_checkpoint(checkpoint)
     settings = settings_in(content, checkpoint)
+    if "task" in settings:
+        raise InputError(
+            f"{checkpoint}: a model for {settings['task']}, which timm does not have. Export a "
+            "classifier, or pass the file to --model.init_from."
+        )
     name, size = settings["backbone"], tuple(settings["image_size"])
     given = settings["backbone_args"] or {}
     model, args = create_timm_model(name, settings["num_classes"], size, False, given)
-    weights = weights_in(content, checkpoint)
+    weights = weights_in(content, checkpoint) | _probe_head(content, model)
     for key, own in model.state_dict().items():
         if key in weights and own.is_floating_point() != weights[key].is_floating_point():
             raise InputError(
@@ -119,6 +128,22 @@ def load_trained(checkpoint: str | Path, crop_pct: float | None) -> TrainedBackb
     preparation |= {} if crop_pct is None else {"crop_pct": crop_pct}
     cfg = filter_pretrained_cfg(dict(model.pretrained_cfg), remove_source=True, remove_null=True)
     return TrainedBackbone(model.eval(), name, args, cfg | preparation)
+
+
+def _probe_head(content: dict[str, Any], model: Any) -> dict[str, Tensor]:
+    """Return the class head that equals the best classifier of a linear probe, if it is one.
+
+    The normalization of the features is linear, too.
+    """
+    state = content.get("state_dict", {})
+    if "sweep.norm.running_var" not in state:
+        return {}
+    best = f"sweep.heads.{int(state['best'])}"
+    weight = state[f"{best}.weight"] * (state["sweep.norm.running_var"] + NORM_EPS).rsqrt()
+    bias = state[f"{best}.bias"] - weight @ state["sweep.norm.running_mean"]
+    heads = model.pretrained_cfg["classifier"]
+    named = [heads] if isinstance(heads, str) else heads  # a distilled model averages two
+    return {f"{one}.{kind}": x for one in named for kind, x in (("weight", weight), ("bias", bias))}
 
 
 def to_safetensors(trained: TrainedBackbone, file: Path) -> str:

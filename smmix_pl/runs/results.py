@@ -14,6 +14,9 @@ from typing_extensions import TypedDict
 from smmix_pl.errors import InputError
 from smmix_pl.runs.run_files import inside_run, write_atomic
 
+UNKNOWN = "unknown"
+"""Mixer of weights that were not trained by this package."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -150,6 +153,7 @@ class RunEntry(TypedDict):
     image_size: list[int]
     seed: int
     git_commit: str | None
+    task: NotRequired[str]
     parameters: NotRequired[int]
     tokens: NotRequired[list[int]]
     images: NotRequired[dict[str, Any]]

@@ -53,7 +53,7 @@ def target(*boxes, size=(64, 64), labels=None):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_family_trains_and_detects(name, detector):
     """Images differ in size, and one has no object."""
-    model = module(detector, name, SMALL[name])
+    model = module(detector, name, SMALL[name], norm_maps=True)
     images = [torch.randn(3, 64, 64), torch.randn(3, 40, 56)]
     truth = [target((4, 4, 40, 44), (30, 10, 60, 60), labels=[2, 1]), target(size=(40, 56))]
     named = model.head(images, truth)
@@ -296,13 +296,15 @@ def test_a_missing_library_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("detector", ARGUMENTS)
 def test_a_few_images_are_learned(detector, tmp_path):
     root = write_scenes(tmp_path / "scenes")
     run_here(
         *words(root, "fit", f"--model.detector={detector}", "--trainer.max_epochs=150"),
         *(f"--model.detector_args={ARGUMENTS[detector]}", "--name=few", "--test_after_fit=true"),
-        "--trainer.check_val_every_n_epoch=150",
+        *("--trainer.check_val_every_n_epoch=150", "--trainer.callbacks+=ModelCheckpoint"),
+        *("--trainer.callbacks.filename=last", "--trainer.callbacks.every_n_epochs=150"),
         cwd=tmp_path,
     )
     results = json.loads((tmp_path / "runs/few/version_0/results.json").read_text())

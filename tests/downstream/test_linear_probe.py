@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from helpers.digits import quiet_trainer
 from helpers.programs import refusal, run_here
@@ -42,6 +43,7 @@ def test_the_test_reports_the_metrics_of_a_classifier(probed):
     results = json.loads((probed / "results.json").read_text())
     assert results["metrics"].keys() >= {"top1", "top5", "loss", "nll", "ece", "worst_class_top1"}
     assert results["metrics"]["top1"]["images"] == 359
+    assert results["run"]["checkpoint"].endswith("best.ckpt")
     assert "val/top1_lr_0.1" in (probed / "metrics.csv").read_text()
 
 
@@ -60,6 +62,22 @@ def test_a_probe_resumes_exactly(probed, tmp_path):
     assert not torch.equal(begun["sweep.heads.0.weight"], complete["sweep.heads.0.weight"])
     assert resumed.keys() == complete.keys()
     assert all(torch.equal(value, complete[name]) for name, value in resumed.items())
+
+
+def test_an_export_has_the_best_classifier_as_its_head(probed, tmp_path):
+    checkpoint = probed / "checkpoints/best.ckpt"
+    run_here("export", checkpoint, "--output", "exported", cwd=tmp_path)
+    exported = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = LinearProbe.load_from_checkpoint(checkpoint).eval()(images)
+        torch.testing.assert_close(exported(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_calibration_is_refused(probed, monkeypatch, capsys):
+    monkeypatch.chdir(probed.parents[2])
+    checkpoint = probed / "checkpoints/best.ckpt"
+    assert "LinearProbe" in refusal(main, ["calibrate", checkpoint], capsys)
 
 
 def probe(**arguments):

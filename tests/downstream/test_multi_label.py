@@ -10,6 +10,7 @@ from helpers.programs import TINY_FLAGS, refusal, run_here
 from helpers.sampling import every
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
+from torch.nn.functional import binary_cross_entropy
 
 from smmix_pl import InputError, SMMix
 from smmix_pl.cli.main import main
@@ -136,6 +137,24 @@ def test_the_test_equals_sklearn(run, root):
     for average in ("micro", "macro"):
         expected = f1_score(labels, predicted, average=average, zero_division=0)
         assert found[f"f1_{average}"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_calibration_fits_the_sigmoids_and_keeps_the_predicted_labels(run, root, tmp_path):
+    best, calibrated = run / "checkpoints/best.ckpt", tmp_path / "calibrated.ckpt"
+    assert "label ECE" in run_here("calibrate", best, "--output", calibrated, cwd=run.parents[2])
+    module = data(root)
+    module.setup("validate")
+    batches = [module.on_after_batch_transfer(batch, 0) for batch in module.val_dataloader()]
+    labels = torch.cat([labels for _, labels in batches]).float()
+    nlls, predicted = [], []
+    for file in (best, calibrated):
+        model = MultiLabel.load_from_checkpoint(file, mixer=SMMix()).eval()
+        with torch.no_grad():
+            probabilities = torch.cat([model(images).sigmoid() for images, _ in batches])
+        nlls.append(binary_cross_entropy(probabilities, labels))
+        predicted.append(probabilities > model.thresholds)
+    assert nlls[1] < nlls[0] - 1e-3
+    assert torch.equal(*predicted)
 
 
 def test_a_run_resumes_exactly(run, root, tmp_path):

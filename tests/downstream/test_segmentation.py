@@ -41,6 +41,15 @@ def test_pyramid_has_maps_at_four_strides(name):
     assert all(weight.grad is not None for weight in pyramid.parameters())
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_maps_are_normalized_on_request(name):
+    pyramid = FeaturePyramid(name, (64, 64), SMALL[name], norm_maps=True)
+    pyramid.scales = torch.nn.ModuleList(torch.nn.Identity() for _ in pyramid.scales)
+    for one in pyramid(3 * torch.randn(2, 3, 64, 64)):
+        assert one.mean(dim=1).abs().max() < 1e-4
+        assert float(one.std(dim=1, correction=0).mean()) == pytest.approx(1, abs=0.05)
+
+
 def test_scores_are_those_of_pixels():
     generator = torch.Generator().manual_seed(0)
     true, found = torch.randint(0, 4, (2, 500), generator=generator)
@@ -139,6 +148,7 @@ def test_bad_files_are_reported(case, tmp_path, capsys, monkeypatch):
         ("--model.decoder=unet", ("decoder", "unet")),
         ("--model.frozn=true", ("frozn", "frozen")),
         ("--model.backbone=resnet18", ("resnet18",)),
+        ("--trainer.callbacks+=smmix_pl.callbacks.EMA", ("EMA.validate_weights=true",)),
     ],
 )
 def test_bad_options_are_reported(option, parts, tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from helpers import data_trees
 from helpers.data_trees import put
 from helpers.programs import run_here
@@ -11,6 +12,7 @@ from PIL import Image
 
 from smmix_pl import InputError
 from smmix_pl.data import ADE20K, CamVid, VOCSegmentation
+from smmix_pl.data.color_distortion import distort_colors
 
 SMALL = {"image_size": 32, "batch_size": 2, "num_workers": 0}
 
@@ -71,6 +73,17 @@ def test_a_value_above_the_classes_is_refused(tmp_path):
     data = ADE20K(root=str(tmp_path), **SMALL)
     with pytest.raises(InputError, match=r"00000001\.png: 400 pixels with value 151"):
         data.read(data.pairs("val")[0])
+
+
+def test_distorted_colors_keep_the_order_of_channels():
+    """A sky stays blue: hue turns by at most a tenth, and channels are not exchanged."""
+    torch.manual_seed(0)
+    sky = torch.tensor([70, 70, 200], dtype=torch.uint8).reshape(3, 1, 1)
+    drawn = torch.stack([distort_colors(sky).flatten() for _ in range(100)])
+    assert bool((drawn.argmax(dim=1) == 2).all())
+    unchanged = (drawn == sky.flatten()).all(dim=1).float().mean()
+    assert 0 < float(unchanged) < 0.2  # 1 of 16 on average
+    assert drawn.float().std(dim=0).min() > 5
 
 
 @pytest.mark.slow

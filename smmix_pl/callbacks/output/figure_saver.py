@@ -14,6 +14,7 @@ from smmix_pl.base_module import BaseModule
 from smmix_pl.data.data_label import data_label
 from smmix_pl.data.trainer_datamodule import require_base_data
 from smmix_pl.plots.style import add_note, png_of, svg_of
+from smmix_pl.runs.results import UNKNOWN
 from smmix_pl.runs.run_files import write_atomic
 
 
@@ -44,7 +45,8 @@ def save_figure(
 ) -> None:
     """Write a figure to the run's `pictures` folder as PNG and SVG, and log it to W&B.
 
-    A line below the figure names model, mixer, dataset, and number of images. Only rank 0 writes.
+    A line below the figure names model, mixer if known, dataset, and number of images. Only rank 0
+    writes.
 
     Args:
         trainer: Trainer of the run.
@@ -61,7 +63,8 @@ def save_figure(
     model = cast(BaseModule, model)
     data = require_base_data(trainer)
     subject = f"{data_label(type(data), data.root)} {name.split('/')[0]}"
-    add_note(figure, f"{model.hparams['backbone']}, {model.method}, {subject}, n = {images}")
+    mixer = "" if model.method == UNKNOWN else f", {model.method}"
+    add_note(figure, f"{model.hparams['backbone']}{mixer}, {subject}, n = {images}")
     path = folder / "pictures" / f"{name.replace('/', '_')}.png"
     png = png_of(figure)
     write_atomic(path, png)

@@ -29,11 +29,11 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the best metric, its checkpoint, and the command that evaluates it."""
-        best = trainer.checkpoint_callback
+        best = best_checkpoint(trainer)
         folder = run_folder(trainer)
         if not trainer.is_global_zero or folder is None:
             return
-        if isinstance(best, ModelCheckpoint) and best.best_model_path:
+        if best is not None and best.best_model_path:
             if best.monitor is not None and best.best_model_score is not None:
                 score = metric_value(best.monitor, float(best.best_model_score))
                 print(f"Best {best.monitor}: {score}, in {best.best_model_path}")
@@ -62,6 +62,16 @@ class RunSummary(Callback):
                 f"{counted(1 + passes.total(), 'forward pass')} per image{parts}",
                 flush=True,
             )
+
+
+def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
+    """Return the callback that keeps the best checkpoint: the first that monitors a metric.
+
+    Without one, it is the first that saves checkpoints. Lightning's own choice is always the first.
+    """
+    found = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+    monitoring = [one for one in found if one.monitor is not None]
+    return next(iter([*monitoring, *found]), None)
 
 
 def training_header(trainer: Trainer, model: BaseModule) -> dict[str, str]:

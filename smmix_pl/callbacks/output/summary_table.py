@@ -1,13 +1,13 @@
 """Table printed at the end of a test."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from smmix_pl.callbacks.output.figure_saver import run_folder
 from smmix_pl.callbacks.output.results_file import evaluation_reports
+from smmix_pl.callbacks.output.run_summary import best_checkpoint
 from smmix_pl.reporting.metric_names import metric_name, metric_spec, metric_value, shown_metrics
 from smmix_pl.reporting.metric_specs import METRICS
 from smmix_pl.runs.results import Curve
@@ -95,5 +95,5 @@ def paths(trainer: Trainer) -> dict[str, str]:
 
 
 def _best_checkpoint(trainer: Trainer) -> str:
-    callback = trainer.checkpoint_callback
-    return callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+    callback = best_checkpoint(trainer)
+    return callback.best_model_path if callback is not None else ""

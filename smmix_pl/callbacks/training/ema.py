@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.callbacks.evaluation.base import on_device
 from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
-from smmix_pl.downstream.multi_label import MultiLabel
 from smmix_pl.errors import InputError
 from smmix_pl.lightning_internals import average_module, averaged_steps, count_step
 from smmix_pl.logged_steps import logs_this_step
-from smmix_pl.metrics import ReliabilityBins
+from smmix_pl.metrics import ReliabilityBins, topk_accuracy
 from smmix_pl.models.weights import check_finite_weights
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.training_state import mismatch
@@ -81,14 +81,12 @@ class EMA(WeightAveraging):
                 f"trainer.precision={trainer.precision}: EMA needs float32 weights. Use "
                 f"{', '.join(FULL_PRECISION)}, or remove EMA from trainer.callbacks."
             )
-        guide = cast(SMMixModule, pl_module).backbone.guide_config if self.as_guide else None
-        if guide is not None and guide.source == "teacher":
+        model = cast(BaseModule, pl_module)
+        if self.as_guide:
+            _check_guide(model)
+        if self.validate_weights and not model.has_one_class:
             raise InputError(
-                "EMA.as_guide=true: model.guide.source=teacher already guides. Remove one of them."
-            )
-        if self.validate_weights and isinstance(pl_module, MultiLabel):
-            raise InputError(
-                "EMA.validate_weights=true: needs one class per image. Set it to false."
+                f"EMA.validate_weights=true: {model.task} has no class per image. Set it to false."
             )
         with warnings.catch_warnings():
             # about sharded weights, which were rejected above
@@ -134,13 +132,12 @@ class EMA(WeightAveraging):
         """In `fit`, swap the EMA weights in."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_start(trainer, pl_module)
-            model = cast(SMMixModule, pl_module)
-            self._loss, self._ece = (
-                on_device(MeanMetric(), model),
-                on_device(ReliabilityBins(), model),
-            )
-            self._accuracy = model.val_accuracy.clone(prefix="val_weights/")
-            self._accuracy.reset()
+        if self._validates_both(trainer):
+            model = cast(BaseModule, pl_module)
+            self._loss = on_device(MeanMetric(), model)
+            self._ece = on_device(ReliabilityBins(), model)
+            accuracy = topk_accuracy(model.num_classes).clone(prefix="val_weights/")
+            self._accuracy = accuracy.to(model.device)
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -184,6 +181,15 @@ class EMA(WeightAveraging):
         At each step, torch's AveragedModel would collect all tensors again and wait for the device.
         """
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+
+def _check_guide(model: BaseModule) -> None:
+    if not isinstance(model, SMMixModule):
+        raise InputError(f"EMA.as_guide=true: {model.task} has no guide pass. Set it to false.")
+    if model.backbone.guide_config.source == "teacher":
+        raise InputError(
+            "EMA.as_guide=true: model.guide.source=teacher already guides. Remove one of them."
+        )
 
 
 def _state(module: LightningModule) -> list[Tensor]:
