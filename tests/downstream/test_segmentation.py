@@ -1,6 +1,8 @@
 """Semantic segmentation: pyramid, decoders, scores, and a run from the command line."""
 
+import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -105,6 +107,24 @@ def test_a_run_learns_resumes_exactly_and_reports(tmp_path):
     assert results["run"]["task"] == "semantic segmentation"
     assert results["metrics"]["iou_bright"]["value"] > 0.5
     assert Image.open(tested / "pictures/test_segmentation.png").size[0] > 100
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "pvt_tiny"])
+def test_an_auxiliary_head_adds_its_weighted_loss(name, tmp_path):
+    run_here(
+        *words(write_images(tmp_path / "scenes")),
+        *(f"--model.backbone={name}", f"--model.backbone_args={json.dumps(SMALL[name])}"),
+        *("--model.decoder=upernet", "--model.auxiliary_weight=0.4", "--name=own"),
+        *("--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"),
+        cwd=tmp_path,
+    )
+    with open(tmp_path / "runs/own/version_0/metrics.csv") as file:
+        first = next(row for row in csv.DictReader(file) if row["train/loss"])
+    loss, main_loss, auxiliary = (
+        float(first[f"train/loss{part}"]) for part in ("", "_segmentation", "_auxiliary")
+    )
+    assert loss == pytest.approx(main_loss + auxiliary, rel=1e-4)
+    assert auxiliary == pytest.approx(0.4 * math.log(2), rel=0.1)  # logits are near 0 at first
 
 
 def broken(root, change):
