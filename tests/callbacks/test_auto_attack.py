@@ -9,7 +9,7 @@ from helpers.programs import run_here
 from helpers.small_runs import digits, module, trainer
 from torch import nn
 
-from smmix_pl import InputError, NoMix
+from smmix_pl import Digits, InputError, NoMix
 from smmix_pl.callbacks import AutoAttack
 from smmix_pl.robustness.attacks import pgd, pixel_scale, random_start
 from smmix_pl.robustness.auto_attack import auto_attack, require_library
@@ -93,7 +93,8 @@ def test_too_few_classes_are_rejected(num_classes):
 
 
 def test_the_overlay_attacks_a_draw_of_the_test_images(tmp_path):
-    model = module(NoMix(), backbone_args=ARGS)
+    scale = {"mean": Digits.own_mean, "std": Digits.own_std}
+    model = module(NoMix(), backbone_args=ARGS, **scale)
     fit = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     fit.fit(model, digits())
     fit.save_checkpoint(tmp_path / "small.ckpt")
