@@ -39,12 +39,12 @@ from evidence_tables import (
     MEASURES,
     PLAIN,
     Measured,
+    add_runs,
     differences,
     figure,
     read_runs,
     read_table,
     table,
-    write_runs,
 )
 
 from smmix_pl.runs.results import read_results
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace) -> str:
     if options.equal_time:
         longer = equal_time({name: known[name] for name in options.equal_time}, measured, folder)
         measured |= train_all(longer, folder, options)
-    write_runs(options.listed_runs, read_runs(options.listed_runs) | measured)
+    add_runs(options.listed_runs, measured)
     text = table(measured)
     print(text)
     if options.baseline:

@@ -48,12 +48,15 @@ def read_runs(file: Path) -> Measured:
     return found
 
 
-def write_runs(file: Path, measured: Measured) -> None:
-    """Write the measures of each run, one line per method and seed."""
+def add_runs(file: Path, measured: Measured) -> None:
+    """Write the measures of each run, one line per method and seed, beside those of other runs."""
+    listed = read_runs(file)
+    for method, runs in measured.items():
+        listed[method] = listed.get(method, {}) | runs
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["method", "seed", *MEASURES], lineterminator="\n")
         writer.writeheader()
-        for method, runs in measured.items():
+        for method, runs in listed.items():
             for seed, values in runs.items():
                 rounded = {name: f"{value:.4f}" for name, value in values.items()}
                 writer.writerow({"method": method, "seed": seed, **rounded})
