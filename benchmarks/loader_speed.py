@@ -50,6 +50,9 @@ def main() -> None:
             "ours, augmented on the device": our_epochs(
                 folder, options.workers, device, options.batch, augment_on="device"
             ),
+            "the host's part of it": our_epochs(
+                folder, options.workers, device, options.batch, True, augment_on="device"
+            ),
         }
         cpu_time = options.workers == 0
         actions = {name: images_per_second(epoch, cpu_time) for name, epoch in epochs.items()}
@@ -108,15 +111,22 @@ def timm_epochs(folder: Path, workers: int, device: torch.device, batch: int = B
 
 
 def our_epochs(
-    folder: Path, workers: int, device: torch.device, batch: int = BATCH, **options: Any
+    folder: Path,
+    workers: int,
+    device: torch.device,
+    batch: int = BATCH,
+    host_only: bool = False,
+    **options: Any,
 ) -> Epoch:
-    """Return the epochs of our loader, including the transfer and what follows on the device.
+    """Return the epochs of our loader, by default with the transfer and the work on the device.
 
     Further arguments are those of the datamodule.
     """
     data = Folder(train=".", root=str(folder), batch_size=batch, num_workers=workers, **options)
     data.setup("train")
     loader = data.train_dataloader()
+    if host_only:
+        return lambda: iter(loader)
 
     def epoch() -> Iterator[Any]:
         for items in loader:
@@ -131,7 +141,7 @@ def images_per_second(epoch: Epoch, cpu_time: bool) -> Clocked:
 
     def run() -> float:
         start = clock()
-        images = sum(len(batch[0]) for batch in epoch())
+        images = sum(len(labels) for _, labels in epoch())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return images / (clock() - start)

@@ -7,7 +7,9 @@ A step is mixing (for SMMix with its guide pass), forward, losses, backward, and
 that is already on the device. All variants take turns in one process. The table gives medians
 (range) over the rounds, and the median ratio to CutMix within a round. "SMMix as trained" is the
 mean of one SMMix and one Mixup step, because the recipe draws each with probability 0.5. Peak
-memory is that of the GPU, with weights, gradients, and optimizer state.
+memory is that of the GPU, with weights, gradients, and optimizer state. With `--compile`, the first
+row is the sum of the first SMMix and the first Mixup step, in which torch compiles both passes; set
+TORCHINDUCTOR_CACHE_DIR to an empty folder, because torch reuses what it compiled earlier.
 
 PATH is a clone of github.com/ChenMnZ/SMMix. The authors' code then takes turns with ours on the
 same machine, model, and batch, in a process of its own (benchmarks/authors_step.py). It supports
@@ -72,6 +74,8 @@ def rows(name: str, options: argparse.Namespace) -> Iterator[str]:
     )
     steps = Steps(module, options.batch, options.device, options.precision)
     actions = {variant: steps.clocked(*mixers) for variant, mixers in VARIANTS.items()}
+    if options.compile:
+        yield f"| {name} | first two steps | {2000 * actions['SMMix as trained']():.0f} | | | |"
     memory = {variant: peak_memory(action, options.device) for variant, action in actions.items()}
     with Reference(options.reference, name, options) as reference:
         times = interleave(actions | reference.actions(), options.rounds, warmup=2)
