@@ -51,7 +51,12 @@ def main() -> None:
                 folder, options.workers, device, options.batch, augment_on="device"
             ),
             "the host's part of it": our_epochs(
-                folder, options.workers, device, options.batch, True, augment_on="device"
+                folder,
+                options.workers,
+                device,
+                options.batch,
+                host_only=True,
+                augment_on="device",
             ),
         }
         cpu_time = options.workers == 0
@@ -59,8 +64,8 @@ def main() -> None:
         speeds = interleave(actions, options.rounds)
         print(f"{folder}, {options.workers} workers, {device}, {options.rounds} rounds")
         for name, values in speeds.items():
-            print(f"{name}: {median_and_range(values)} images/s")
-        print(f"ours / timm: {median_ratio(speeds['ours'], speeds['timm']):.2f}")
+            ratio = median_ratio(values, speeds["timm"])
+            print(f"{name}: {median_and_range(values)} images/s, {ratio:.2f} of timm's")
         compare_crops(sorted(folder.rglob("*.[jJ][pP]*")), options.rounds)
 
 
