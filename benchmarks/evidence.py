@@ -16,16 +16,18 @@ use the same.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S, where `smmix compare` reads them. Finished runs,
 also those that `evidence_SET.csv` in `--out` lists, are not repeated, and interrupted runs resume,
-so the methods can be trained in parts. Use another working directory for other `--flags`. Images/s
-is the speed of the mean training step including data loading. It is comparable only if nothing else
-runs on the machine. `--equal-time` trains methods again, for as many epochs as fit into SMMix's
-training time at the measured speeds.
+so the methods can be trained in parts. Checkpoints of finished runs, 260 MB each on Imagenette, are
+deleted. Use another working directory for other `--flags`. Images/s is the speed of the mean
+training step including data loading. It is comparable only if nothing else runs on the machine.
+`--equal-time` trains methods again, for as many epochs as fit into SMMix's training time at the
+measured speeds.
 """
 
 import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -247,6 +249,7 @@ def train(
     print(f"{method}, seed {seed}: {'FAILED' if done.returncode else 'done'}", file=sys.stderr)
     if done.returncode:
         raise SystemExit(f"error: {method}, seed {seed}: training failed. See {run / 'log.txt'}.")
+    shutil.rmtree(run / "checkpoints")
 
 
 def as_words(overrides: Overrides) -> list[str]:

@@ -3,10 +3,11 @@
     python benchmarks/guide_cost.py [MODEL ...] --images DIR [--checkpoint FILE] [--count 64]
         [--precision bf16] [--batch 4] [--rounds 5]
 
-Time: a complete step of the SMMix branch divided by a CutMix step of the same round, as in
-benchmarks/step_speed.py. The recipe uses the branch for half of the batches. With `guide.block`,
-the guide pass returns no logits, so there is no consistency loss. Compare it with the row that has
-none either.
+Time: a complete step of the SMMix branch divided by a CutMix step of the same round, and the same
+as trained, which is the mean of the branch and a Mixup step, because the recipe draws each with
+probability 0.5. With `guide.block`, the guide pass returns no logits, so there is no consistency
+loss. Compare it with the row that has none either. With the EMA as guide, a step includes the
+update of the average.
 
 Regions: intersection over union (IoU) of the chosen windows with those of the exact guide pass,
 averaged over the first `--count` images of DIR and all region sides of the recipe. Target windows
@@ -15,6 +16,7 @@ Weights are random unless `--checkpoint` loads those of one MODEL.
 """
 
 import argparse
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ from timing import (
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from smmix_pl import CutMix, InputError, Mixer, SMMix
+from smmix_pl import CutMix, InputError, Mixer, Mixup, SMMix
 from smmix_pl.checks import in_range, one_of
 from smmix_pl.cli.input_errors import report_input_errors
 from smmix_pl.data.transforms import EvalTransform, eval_transform, normalize
@@ -51,8 +53,14 @@ from smmix_pl.mixing.regions import (
 )
 from smmix_pl.models.guide_config import GuideConfig
 
+HEADER = (
+    *("model", "guide", "step (ms)", "/ CutMix", "as trained / CutMix"),
+    *("IoU of targets", "IoU of sources"),
+)
 DRAWS = 20
 """Random windows per image and side."""
+DECAY = 0.99996
+"""Of the average, that of DeiT."""
 MODELS = {
     "deit_t": "deit_tiny_patch16_224",
     "deit_s": "deit_small_patch16_224",
@@ -70,12 +78,14 @@ class Variant:
         guided: How many of them use the guide; the others place regions at random. Their ratio
             corresponds to `guide_prob`.
         consistency: Whether the consistency loss is used.
+        ema: Whether an average of the weights, updated in each step, runs the guide pass.
     """
 
     guide: GuideConfig = GuideConfig()
     period: int = 1
     guided: int = 1
     consistency: bool = True
+    ema: bool = False
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
@@ -96,6 +106,8 @@ VARIANTS = {
         f"guide.readout {readout}": Variant(GuideConfig(readout=readout))
         for readout in ("class", "similarity")
     },
+    "guide.precision float32": Variant(GuideConfig(precision="float32")),
+    "EMA.as_guide": Variant(ema=True),
     "random windows": Variant(guided=0),
     "exact, no consistency loss": Variant(consistency=False),
 }
@@ -114,8 +126,7 @@ def main() -> None:
         images = load_images(options.images, options.count)
         weights = f"weights of {options.checkpoint}" if options.checkpoint else "random weights"
         print(f"{conditions(options)}; {len(images)} images, {weights}\n")
-        header = "model", "guide", "step (ms)", "/ CutMix", "IoU of targets", "IoU of sources"
-        print(*table(*header), sep="\n")
+        print(*table(*HEADER), sep="\n")
         for name in options.models:
             print(*rows(name, images, options), sep="\n", flush=True)
 
@@ -159,11 +170,15 @@ def rows(name: str, images: Tensor, options: argparse.Namespace) -> Iterator[str
     actions = {key: steps[key].clocked(*variants[key].mixers) for key in variants}
     # Steps change the weights, so regions are chosen first
     overlaps = overlaps_with_exact(variants, steps, images)
-    times = interleave(actions | {"CutMix": steps[EXACT].clocked(CutMix())}, options.rounds, 2)
+    peers = {"Mixup": Mixup(), "CutMix": CutMix()}
+    actions |= {peer: steps[EXACT].clocked(mixer) for peer, mixer in peers.items()}
+    times = interleave(actions, options.rounds, warmup=2)
+    mixup, cutmix = times["Mixup"], times["CutMix"]
     for key, seconds in times.items():
-        ratio = median_ratio(seconds, times["CutMix"])
-        cells = name, key, milliseconds(seconds), f"{ratio:.3f}", *overlaps.get(key, ("", ""))
-        yield f"| {' | '.join(cells)} |"
+        trained = [(step + other) / 2 for step, other in zip(seconds, mixup, strict=True)]
+        ratio = "" if key in peers else f"{median_ratio(trained, cutmix):.3f}"
+        cells = milliseconds(seconds), f"{median_ratio(seconds, cutmix):.3f}", ratio
+        yield f"| {' | '.join((name, key, *cells, *overlaps.get(key, ('', ''))))} |"
 
 
 def build_steps(
@@ -183,7 +198,22 @@ def build_steps(
         if steps:
             module.backbone.load_state_dict(steps[EXACT].module.backbone.state_dict())
         steps[key] = Steps(module, options.batch, options.device, options.precision)
+        if variant.ema:
+            guide_by_average(steps[key])
     return steps
+
+
+def guide_by_average(steps: Steps) -> None:
+    """Let an average of the weights run the guide pass, and update it in each step."""
+    average = copy.deepcopy(steps.module.backbone)
+    steps.module.set_guide_model(average)
+    averages, weights = list(average.parameters()), list(steps.module.backbone.parameters())
+
+    @torch.no_grad()
+    def update(*_: object) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - DECAY)
+
+    steps.optimizer.register_step_post_hook(update)
 
 
 def overlaps_with_exact(
@@ -194,6 +224,8 @@ def overlaps_with_exact(
     lower_bound = random_overlap(exact, steps[EXACT].module.backbone.grid)
     overlaps = {}
     for key, variant in variants.items():
+        if variant.ema:  # untrained, the average equals the weights
+            continue
         fraction = variant.guided / variant.period
         own = overlap(chosen_windows(steps[key], images), exact) if fraction else lower_bound
         target, source = (

@@ -165,7 +165,7 @@ def training_loss(
     """Mix a batch and return its loss. Arguments: see `train_step`."""
     with torch.no_grad():
         labels = soft_labels(classes, module.num_classes, SMOOTHING)
-        mixed = mixer(images, labels, module.backbone, rng)
+        mixed = mixer(images, labels, module.guide_model, rng)
     return module.criterion(mixed)
 
 

@@ -164,6 +164,11 @@ class SMMixModule(BaseModule):
         excluded = self.excluded_classes
         return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
 
+    @property
+    def guide_model(self) -> GuideModel:
+        """Model that runs guide passes, by default the backbone."""
+        return self._guide_model[0] if self._guide_model else self.backbone
+
     def set_guide_model(self, model: GuideModel | None) -> None:
         """Run guide passes with another model, such as averaged weights. None uses the backbone."""
         self._guide_model = None if model is None else (model,)
@@ -209,9 +214,8 @@ class SMMixModule(BaseModule):
         # Stochastic depth and dropout; every rank draws its own
         reseed(run_seed(), 2, self.current_epoch, batch_idx, self.global_rank, device=self.device)
         labels = self.soft_labels(classes)
-        model = self._guide_model[0] if self._guide_model else self.backbone
         with torch.no_grad(), span("mix"):
-            mixed = self.mixer(images, labels, model, self._batch_rng(batch_idx))
+            mixed = self.mixer(images, labels, self.guide_model, self._batch_rng(batch_idx))
         self.notes = mixed.notes
         losses = self.criterion.terms(mixed)
         loss = self.criterion.total(losses, self._soft_start())

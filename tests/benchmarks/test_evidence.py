@@ -70,7 +70,10 @@ def test_listed_runs_give_the_same_differences(tmp_path):
 
 @pytest.mark.slow
 def test_evidence_trains_and_tabulates(tmp_path):
-    """One epoch of two steps, with one seed, and a second call that only reads the results."""
+    """One epoch of two steps, with one seed, and a second call that only reads the results.
+
+    Checkpoints are deleted, because a study of many runs would fill the disk.
+    """
     flags = (
         "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --trainer.log_every_n_steps=1 "
         "--trainer.check_val_every_n_epoch=1"
@@ -87,3 +90,4 @@ def test_evidence_trains_and_tabulates(tmp_path):
     assert 0 <= float(cells[1]) <= 100
     assert "done" not in result.stderr  # nothing was trained
     assert (tmp_path / "runs/evidence/evidence_digits.png").is_file()
+    assert not list(tmp_path.rglob("*.ckpt"))
