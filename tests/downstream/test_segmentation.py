@@ -125,6 +125,7 @@ def test_an_auxiliary_head_adds_its_weighted_loss(name, tmp_path):
     )
     assert loss == pytest.approx(main_loss + auxiliary, rel=1e-4)
     assert auxiliary == pytest.approx(0.4 * math.log(2), rel=0.1)  # logits are near 0 at first
+    assert "time/train" in first and "time/mix" not in first  # the task has no mixer
 
 
 def broken(root, change):

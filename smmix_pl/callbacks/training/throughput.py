@@ -24,8 +24,8 @@ class Throughput(Callback):
             excluded. Measured on the host without synchronization.
         `time/data`: Seconds that the host waited for the batch.
         `time/guide`, `time/mix`, `time/train`: Seconds of the guide pass, of mixing without it, and
-            of forward, backward, and optimizer. On a GPU, these belong to the latest logged step
-            that the GPU has finished.
+            of forward, backward, and optimizer. The first two need a mixer. On a GPU, these belong
+            to the latest logged step that the GPU has finished.
         `memory/peak_gib`: Peak allocated GPU memory, or resident memory of the process on CPU.
     """
 
@@ -70,8 +70,9 @@ class Throughput(Callback):
         }
         self._images, self._seconds = 0, 0.0
         if (spans := self._timer.end_step()) is not None:
-            values["time/guide"] = spans["guide"]
-            values["time/mix"] = spans["mix"] - spans["guide"]
+            if "mix" in spans:
+                values["time/guide"] = spans["guide"]
+                values["time/mix"] = spans["mix"] - spans["guide"]
             values["time/train"] = spans["step"] - spans["mix"]
         for name, value in values.items():
             pl_module.log(name, torch.full((), value, device=pl_module.device))  # no host wait
