@@ -50,7 +50,9 @@ def line_plot(key: str, methods: Mapping[str, Sequence[Run]]) -> Figure:
             steps, values = averaged(steps, SMOOTH), averaged(values, SMOOTH)
         draw_band(axes, steps, values, label=name, **style)
     name, stage = metric_name(key), STAGES.get(key.split("/")[0])
-    title = name[0].upper() + name[1:] + (f" ({stage})" if stage else "")
+    if name.split()[0].islower():  # not mIoU
+        name = name[0].upper() + name[1:]
+    title = f"{name} ({stage})" if stage else name
     axes.set(title=title, xlabel="Optimizer step", ylabel=_unit(key))
     if len(methods) > 1:
         axes.legend()
