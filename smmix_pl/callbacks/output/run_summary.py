@@ -16,6 +16,7 @@ from smmix_pl.data.data_label import data_label
 from smmix_pl.data.io.file_lists import counted
 from smmix_pl.data.trainer_datamodule import base_data
 from smmix_pl.reporting.metric_names import metric_value
+from smmix_pl.runs.results import UNKNOWN
 
 
 class RunSummary(Callback):
@@ -83,8 +84,9 @@ def training_header(trainer: Trainer, model: BaseModule) -> dict[str, str]:
     header = {
         "Model": f"{model.hparams['backbone']}, {weights:,} parameters, {rows} x {columns} tokens",
         "Task": model.task,
-        "Mixer": model.method,
     }
+    if model.method != UNKNOWN:
+        header["Mixer"] = model.method
     data = base_data(trainer)
     if data is not None:
         counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
