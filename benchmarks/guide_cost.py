@@ -16,7 +16,6 @@ Weights are random unless `--checkpoint` loads those of one MODEL.
 """
 
 import argparse
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from timing import (
 )
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smmix_pl import CutMix, InputError, Mixer, Mixup, SMMix
 from smmix_pl.checks import in_range, one_of
@@ -205,15 +205,10 @@ def build_steps(
 
 def guide_by_average(steps: Steps) -> None:
     """Let an average of the weights run the guide pass, and update it in each step."""
-    average = copy.deepcopy(steps.module.backbone)
-    steps.module.set_guide_model(average)
-    averages, weights = list(average.parameters()), list(steps.module.backbone.parameters())
-
-    @torch.no_grad()
-    def update(*_: object) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - DECAY)
-
-    steps.optimizer.register_step_post_hook(update)
+    backbone = steps.module.backbone
+    average = AveragedModel(backbone, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    steps.module.set_guide_model(average.module)
+    steps.optimizer.register_step_post_hook(lambda *_: average.update_parameters(backbone))
 
 
 def overlaps_with_exact(
