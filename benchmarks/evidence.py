@@ -16,11 +16,10 @@ use the same.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S, where `smmix compare` reads them. Finished runs,
 also those that `evidence_SET.csv` in `--out` lists, are not repeated, and interrupted runs resume,
-so the methods can be trained in parts. Checkpoints of finished runs, 260 MB each on Imagenette, are
-deleted. Use another working directory for other `--flags`. Images/s is the speed of the mean
-training step including data loading. It is comparable only if nothing else runs on the machine.
-`--equal-time` trains methods again, for as many epochs as fit into SMMix's training time at the
-measured speeds.
+so the methods can be trained in parts. Checkpoints of finished runs are deleted. Use another
+working directory for other `--flags`. Images/s is the speed of the mean training step including
+data loading. It is comparable only if nothing else runs on the machine. `--equal-time` trains
+methods again, for as many epochs as fit into SMMix's training time at the measured speeds.
 """
 
 import argparse
