@@ -104,7 +104,7 @@ $(BENCHES): bench-%: install
 	$(BIN)/python benchmarks/reproduce.py $* $(if $(SMOKE),--smoke,--data '$(DATA)') \
 		$(if $(VARIANT),--variant $(VARIANT)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
-evidence: install ## SMMix, other mixers, and ablations on one schedule   (SET=digits, or SET=cifar10_small DATA=DIR, cifar10_few, cifar10, imagenette_10)
+evidence: install ## SMMix, other mixers, and ablations on one schedule   (SET=digits, or SET=cifar10_small DATA=DIR; other sets: evidence.py --help)
 	$(BIN)/python benchmarks/evidence.py $(or $(SET),digits) $(if $(DATA),--data '$(DATA)') \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 

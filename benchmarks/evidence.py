@@ -4,22 +4,22 @@
     python benchmarks/evidence.py cifar10_small --data DIR [--equal-time CutMix Mixup+CutMix]
     python benchmarks/evidence.py cifar10_few --data DIR
     python benchmarks/evidence.py cifar10 --data DIR
-    python benchmarks/evidence.py imagenette_5 --data DIR [--seeds 0 1 2 3 4]   # or _10, _20
+    python benchmarks/evidence.py imagenette_10 --data DIR [--seeds 0 1 2 3 4]   # or _5, _20, _10_long
         [--flags "--model.pretrained false --model.init_from FILE"]
 
 Trains every method of a list in configs/evidence with the same recipe and seeds, and prints the
 mean and sample standard deviation over seeds as a Markdown table, and with `--baseline METHOD` the
-differences from a method, paired by seed. The table, its figure, and the measures of each run are
-also written to `--out`; `--redraw TABLE` draws the figure alone. Training images per class are
-those of `data.shots`; on Imagenette and PACS, each seed chooses others, and all methods of a seed
-use the same.
+differences from a method, paired by seed. `--out` receives the measures of each run
+(evidence_SET.csv) and a figure of all methods listed there; `--redraw TABLE` draws that of a table.
+Training images per class are those of `data.shots`; on Imagenette and PACS, each seed chooses
+others, and all methods of a seed use the same.
 
 Runs are stored in runs/evidence/SET/METHOD/seed_S, where `smmix compare` reads them. Finished runs,
-also those that `evidence_SET.csv` in `--out` lists, are not repeated, and interrupted runs resume,
-so the methods can be trained in parts. Checkpoints of finished runs are deleted. Use another
-working directory for other `--flags`. Images/s is the speed of the mean training step including
-data loading. It is comparable only if nothing else runs on the machine. `--equal-time` trains
-methods again, for as many epochs as fit into SMMix's training time at the measured speeds.
+also those that evidence_SET.csv lists, are not repeated, and interrupted runs resume, so the
+methods can be trained in parts. Use another working directory and another `--out` for other
+`--flags`. Checkpoints of finished runs are deleted. Images/s is the speed of the mean training step
+including data loading. It is comparable only if nothing else runs on the machine. `--equal-time`
+trains methods again, for as many epochs as fit into SMMix's training time at the measured speeds.
 """
 
 import argparse
@@ -81,8 +81,9 @@ SETS = {
     ),
     "cifar10": Study("mixers", {"config": "cifar10_deit_t.yaml"}),
 }
-for shots, epochs in ((5, 50), (10, 25), (20, 13)):  # 100 steps, 104 with 20 images
-    SETS[f"imagenette_{shots}"] = Study(
+# Images per class and epochs: 100 steps (104 with 20 images), and 400
+for name, shots, epochs in (("5", 5, 50), ("10", 10, 25), ("20", 20, 13), ("10_long", 10, 100)):
+    SETS[f"imagenette_{name}"] = Study(
         "imagenette",
         {
             "config": "finetune_vit_s.yaml",
@@ -109,17 +110,18 @@ for domain in ("art_painting", "sketch"):  # of PACS, trained on its photographs
 
 
 def main() -> None:
-    """Train the missing runs, and write the table and the figure."""
+    """Train the missing runs, print their table, and draw the figure of all."""
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
-    text = options.redraw.read_text() if options.redraw else measure(options)
-    note = f"{options.set}: mean ± standard deviation over {len(options.seeds)} seeds; dotted: none"
-    drawn = figure(read_table(text), note)
-    drawn.savefig(options.out / f"evidence_{options.set}.png")
+    if not options.redraw:
+        measure(options)
+    text = options.redraw.read_text() if options.redraw else table(read_runs(options.listed_runs))
+    note = f"{options.set}: mean ± standard deviation over seeds; dotted: none"
+    figure(read_table(text), note).savefig(options.out / f"evidence_{options.set}.png")
 
 
-def measure(options: argparse.Namespace) -> str:
-    """Train the missing runs, and print, write, and return the table."""
+def measure(options: argparse.Namespace) -> None:
+    """Train the missing runs, list their measures, and print the table."""
     folder = Path("runs/evidence") / options.set
     known = options.known
     measured = train_all({name: known[name] for name in options.methods}, folder, options)
@@ -127,12 +129,9 @@ def measure(options: argparse.Namespace) -> str:
         longer = equal_time({name: known[name] for name in options.equal_time}, measured, folder)
         measured |= train_all(longer, folder, options)
     add_runs(options.listed_runs, measured)
-    text = table(measured)
-    print(text)
+    print(table(measured))
     if options.baseline:
         print("", differences(measured, options.baseline), sep="\n")
-    (options.out / f"evidence_{options.set}.md").write_text(text + "\n")
-    return text
 
 
 def parse() -> argparse.Namespace:
