@@ -4,7 +4,7 @@
     python benchmarks/evidence.py cifar10_small --data DIR [--equal-time CutMix Mixup+CutMix]
     python benchmarks/evidence.py cifar10_few --data DIR
     python benchmarks/evidence.py cifar10 --data DIR
-    python benchmarks/evidence.py imagenette_10 --data DIR [--seeds 0 1 2 3 4]   # or _5, _20, _10_long
+    python benchmarks/evidence.py imagenette_10 --data DIR [--seeds 0 1 2 3 4]  # _5, _20, _10_long
         [--flags "--model.pretrained false --model.init_from FILE"]
 
 Trains every method of a list in configs/evidence with the same recipe and seeds, and prints the
