@@ -122,13 +122,11 @@ class SMMixModule(BaseModule):
             compile=compile,
         )
         mixer.check_grid(self.backbone.grid)
-        own_classes = self.backbone.model.pretrained_cfg.get("num_classes")
-        self.has_trained_head = pretrained and own_classes == num_classes
         if init_from is not None:
-            head = self.backbone.class_head
-            fresh = [weight.clone() for weight in head.parameters()]
             rank_zero_info(load_weights(self.backbone, init_from, init_token_head, init_image_size))
-            self.has_trained_head = not all(map(torch.equal, fresh, head.parameters()))
+        trained_classes = self.backbone.model.pretrained_cfg.get("num_classes")
+        is_trained = pretrained or init_from is not None
+        self.has_trained_head = is_trained and trained_classes == num_classes
         if grad_checkpointing:
             self.backbone.checkpoint_gradients()
         if frozen:

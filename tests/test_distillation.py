@@ -19,6 +19,7 @@ from smmix_pl.losses import Distillation, LossConfig
 from smmix_pl.mixing import Mixed, soft_labels
 from smmix_pl.models.guide_config import GuideConfig
 from smmix_pl.models.teacher import Teacher, TeacherConfig
+from smmix_pl.runs.export_weights import export
 
 ARGS = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -115,6 +116,21 @@ def test_a_teacher_sees_images_in_its_own_normalization_and_stays_in_eval_mode(c
     mean, std = (torch.tensor(own[name])[:, None, None] for name in ("mean", "std"))
     pixels = IMAGES * 0.5 + 0.5
     torch.testing.assert_close(teacher(IMAGES), teacher.model((pixels - mean) / std))
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_teacher_trained_here_sees_images_as_in_its_training(suffix, tmp_path):
+    mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+    trained = module(CutMix(), backbone_args=ARGS, mean=mean, std=std)
+    file = tmp_path / "teacher.ckpt"
+    run = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    run.fit(trained, digits(mean=mean, std=std))
+    run.save_checkpoint(file)
+    if suffix != "ckpt":
+        export(file, file := file.with_suffix(f".{suffix}"))
+    config = TeacherConfig("vit_tiny_patch16_224", ARGS, init_from=str(file))
+    teacher = Teacher(config, 10, (16, 16), mean, std)
+    torch.testing.assert_close(teacher(IMAGES), trained.eval()(IMAGES))
 
 
 def test_the_gradient_of_a_teacher_is_that_at_the_pixels_of_the_student(config):

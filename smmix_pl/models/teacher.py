@@ -100,16 +100,17 @@ class Teacher(nn.Module):
                 )
             stride = self.model.feature_info[-1]["reduction"]
             self.grid = image_size[0] // stride, image_size[1] // stride
-            trained = self._load(config, num_classes)
+            if config.init_from is not None:
+                load_weights(self.backbone or self, config.init_from)
         except InputError as error:  # a teacher has the options of the model, under its own name
             raise InputError(re.sub(r"\bmodel\.", "model.teacher.", str(error))) from error
-        if not trained:
+        own = self.model.pretrained_cfg
+        if own["num_classes"] != num_classes:
             raise InputError(
                 f"model.teacher.backbone={name}: its weights have no class head for the "
                 f"{num_classes} classes of the data. Use a teacher that was trained on them."
             )
         self.grid = grid or self.grid
-        own = self.model.pretrained_cfg
         scale = torch.tensor(std) / torch.tensor(own["std"])
         shift = (torch.tensor(mean) - torch.tensor(own["mean"])) / torch.tensor(own["std"])
         self.register_buffer("scale", scale[:, None, None])
@@ -143,13 +144,3 @@ class Teacher(nn.Module):
     def _renormalized(self, images: Tensor) -> Tensor:
         # the student, and so its images, may be in bfloat16
         return images.to(self.scale.dtype) * self.scale + self.shift
-
-    def _load(self, config: TeacherConfig, num_classes: int) -> bool:
-        """Load the file, if there is one, and return True if the class head is a trained one."""
-        if config.init_from is None:
-            return bool(self.model.pretrained_cfg["num_classes"] == num_classes)
-        head = self.model.get_classifier()
-        head = head[0] if isinstance(head, tuple) else head
-        fresh = [weight.clone() for weight in head.parameters()]
-        load_weights(self.backbone or self, config.init_from)
-        return not all(map(torch.equal, fresh, head.parameters()))

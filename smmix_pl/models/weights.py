@@ -47,7 +47,9 @@ def load_weights(
     """Initialize a backbone from a file, as far as the weights fit.
 
     Position embeddings and tables of another image size are resampled. A class head for another
-    number of classes is not loaded.
+    number of classes is not loaded. The `pretrained_cfg` of the timm model is set to what the
+    weights were trained with: mean and std if the file states them, and the classes of the loaded
+    head, 0 without one.
 
     Args:
         backbone: Receives the weights.
@@ -68,13 +70,18 @@ def load_weights(
     weights = weights_in(content, path)
     head = {name: value for name, value in weights.items() if name.startswith("token_head.")}
     body = {name: value for name, value in weights.items() if name not in head}
-    source = image_size or _image_size_in(content, path) or find_source_size(backbone, body, path)
+    stated = _preparation_in(content, path)
+    own_size = stated.pop("image_size", None)
+    source = image_size or own_size or find_source_size(backbone, body, path)
     found = _adapt(backbone, body, source, path)
     own = backbone.model.state_dict()
     fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
     _check_fit(backbone.model, found, fitting, path)
     backbone.model.load_state_dict(fitting, strict=False)
-    origin = _init_token_head(backbone, head, fitting, token_head)
+    has_head = any(_in_head(backbone.model, name) for name in fitting)
+    classes = backbone.model.num_classes if has_head else 0
+    backbone.model.pretrained_cfg.update(stated, num_classes=classes)
+    origin = _init_token_head(backbone, head, has_head, token_head)
     size = embedded_image_size(backbone)
     resampled = ""
     if source is not None and source != size:
@@ -140,27 +147,28 @@ def settings_in(content: Any, path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _image_size_in(content: Any, path: str | Path) -> ImageSize | None:
-    """Return the image size that the weights were trained at, if the file states it.
+def _preparation_in(content: Any, path: str | Path) -> dict[str, Any]:
+    """Return `image_size`, `mean`, and `std` of the training images, as far as the file has them.
 
-    Checkpoints of `SMMixModule` have it in their settings, exported `.safetensors` files in their
+    Checkpoints of `SMMixModule` have them in their settings, exported `.safetensors` files in their
     metadata.
     """
-    size: Any = None
+    stated: dict[str, Any] = {}
     if Path(path).suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         try:
-            size = json.loads(metadata.get("pretrained_cfg", "{}")).get("input_size", ())[1:]
+            stated = json.loads(metadata.get("pretrained_cfg", "{}"))
+            stated["image_size"] = stated.get("input_size", ())[1:]
         except (AttributeError, TypeError, ValueError):
-            return None
+            return {}
     elif isinstance(content, dict) and isinstance(content.get("hyper_parameters"), dict):
-        settings = content["hyper_parameters"]
-        args = settings.get("backbone_args")
-        size = settings.get("image_size")
+        stated = dict(content["hyper_parameters"])
+        args = stated.get("backbone_args")
         if isinstance(args, dict) and "img_size" in args:
-            size = to_2tuple(args["img_size"])
-    return (size[0], size[1]) if _is_image_size(size) else None
+            stated["image_size"] = to_2tuple(args["img_size"])
+    checks = {"image_size": _is_image_size, "mean": _are_numbers, "std": _are_numbers}
+    return {k: tuple(stated[k]) for k, is_valid in checks.items() if is_valid(stated.get(k))}
 
 
 def _is_image_size(size: Any) -> bool:
@@ -171,22 +179,22 @@ def _is_image_size(size: Any) -> bool:
     )
 
 
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) for value in values
+    )
+
+
 def _are_valid(settings: Mapping[str, Any]) -> bool:
     """Return True if settings have the types that `SMMixModule` writes."""
-
-    def numbers(name: str) -> bool:
-        values = settings[name]
-        return isinstance(values, list | tuple) and all(
-            isinstance(value, int | float) for value in values
-        )
-
     return (
         isinstance(settings["backbone"], str)
         and isinstance(settings["backbone_args"], dict | None)
         and isinstance(settings["num_classes"], int)
         and 1 < settings["num_classes"] < 10**6
         and _is_image_size(settings["image_size"])
-        and all(numbers(name) for name in ("mean", "std"))
+        and _are_numbers(settings["mean"])
+        and _are_numbers(settings["std"])
         and len(settings["mean"]) == len(settings["std"]) > 0
     )
 
@@ -292,7 +300,7 @@ def _check_fit(model: Any, found: Weights, fitting: Weights, path: str | Path) -
 
 
 def _init_token_head(
-    backbone: HoldsModel, head: Weights, fitting: Weights, init: TokenHeadInit
+    backbone: HoldsModel, head: Weights, has_class_head: bool, init: TokenHeadInit
 ) -> str:
     """Initialize the token head and return its origin."""
     own = backbone.token_head
@@ -303,8 +311,8 @@ def _init_token_head(
         own.load_state_dict(found)
         return "from the file"
     classifier = cast(Backbone, backbone).class_head.state_dict()
-    loaded = any(_in_head(backbone.model, name) for name in fitting)
-    if init == "class_head" and loaded and _shapes(classifier) == _shapes(own.state_dict()):
+    fits = _shapes(classifier) == _shapes(own.state_dict())
+    if init == "class_head" and has_class_head and fits:
         own.load_state_dict(classifier)
         return "from the class head"
     return "fresh"
