@@ -32,10 +32,8 @@ def main(words: Sequence[str]) -> None:
         "--output", type=Path | None, default=None, help="Default: CHECKPOINT_calibrated.ckpt."
     )
     parser.add_argument("--accelerator", type=str, default="auto", help="cpu, cuda, mps, or auto.")
-    parser.add_argument("--config", action="config", help="Config of a dataset, or a recipe.")
+    parser.add_data_config()
     parser.add_subclass_arguments(ImageData, "data", help="The dataset.", required=False)
-    for section in ("model", "trainer"):  # a recipe sets them
-        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
     for file in filter(Path.is_file, map(Path, words)):  # an output does not exist yet
         if file.suffix == ".ckpt":
             parser.set_defaults({"data": read_config(file.parent.parent).get("data")})

@@ -31,10 +31,8 @@ def main(words: Sequence[str]) -> None:
     from smmix_pl.data.validation import examine_splits
 
     parser = ToolParser("check-data", DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--config", action="config", help="Config of a dataset, or a recipe.")
+    parser.add_data_config()
     parser.add_subclass_arguments(ImageData, "data", required=True, help="The dataset.")
-    for section in ("model", "trainer"):  # an overlay or recipe may set them; a check ignores them
-        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
     options = parser.parse_args(resolve_configs(list(words)))
     data = parser.instantiate_classes(options).data
     data.prepare_data()

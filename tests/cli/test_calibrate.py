@@ -78,6 +78,16 @@ def test_a_checkpoint_elsewhere_needs_a_dataset(run, tmp_path, monkeypatch, caps
     assert "--config" in line
 
 
+@pytest.mark.parametrize("config", ["recipe", "config of a run"])
+def test_the_images_may_be_those_of(config, run, tmp_path):
+    file = "digits.yaml" if config == "recipe" else run / "config.yaml"
+    assert "good" in run_here("check-data", "--config", file, cwd=tmp_path)
+    words = ("--config", file, "--output", "calibrated.ckpt")
+    assert "Temperature" in run_here(
+        "calibrate", run / "checkpoints/best.ckpt", *words, cwd=tmp_path
+    )
+
+
 @pytest.mark.slow
 def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[2])
