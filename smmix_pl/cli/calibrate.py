@@ -12,7 +12,8 @@ DESCRIPTION = """Fit the temperature of a checkpoint's softmax, or of its sigmoi
 labels per image, on validation images, and write a checkpoint whose class head is divided by it.
 Predictions stay the same; their probabilities are calibrated, in `smmix test` and `smmix predict`
 as well as in exports. The images are those of the run's own validation set, or of --config or
---data."""
+--data, and are normalized and cropped as in the training unless data.mean, data.std, and
+data.eval_transform.crop_ratio are set."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -22,6 +23,7 @@ def main(words: Sequence[str]) -> None:
         words: Words of the command line after the command.
     """
     restrict_imports()
+    from smmix_pl.cli.pretrained_settings import prepare_as_trained
     from smmix_pl.cli.temperature_fit import calibrate
     from smmix_pl.data import ImageData
     from smmix_pl.runs.run_files import read_config
@@ -47,5 +49,6 @@ def main(words: Sequence[str]) -> None:
     output = options.output or checkpoint.with_stem(f"{checkpoint.stem}_calibrated")
     if output.suffix != ".ckpt" or output == checkpoint:
         raise InputError(f"--output={output}: must be another file that ends in .ckpt.")
+    prepare_as_trained(options.data, checkpoint)
     data = parser.instantiate_classes(options).data
     print(calibrate(checkpoint, data, output, options.accelerator))

@@ -88,6 +88,26 @@ def test_the_images_may_be_those_of(config, run, tmp_path):
     )
 
 
+def test_images_of_another_dataset_are_prepared_as_in_the_training(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    content["hyper_parameters"] |= {"mean": (0.2, 0.3, 0.4), "std": (0.7, 0.8, 0.9)}
+    content["prepared"]["crop_pct"] = 0.5
+    torch.save(content, "trained.ckpt")
+
+    def temperature(*options):
+        main(["calibrate", "trained.ckpt", "--config=digits.yaml", *options])
+        return torch.load("trained_calibrated.ckpt", weights_only=True)["temperature"]
+
+    crop = "--data.eval_transform.crop_ratio="
+    same = ("--data.mean=[0.2, 0.3, 0.4]", "--data.std=[0.7, 0.8, 0.9]", f"{crop}0.5")
+    others = ("--data.mean=[0.5, 0.5, 0.5]", "--data.std=[0.5, 0.5, 0.5]", f"{crop}1.0")
+    expected = temperature(*same)
+    assert temperature(f"{crop}null") == expected
+    for other in others:
+        assert temperature(f"{crop}null", other) != expected
+
+
 @pytest.mark.slow
 def test_training_does_not_resume_from_a_calibrated_checkpoint(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[2])
