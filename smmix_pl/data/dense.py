@@ -95,7 +95,7 @@ class DenseData(BaseData):
         """
         if stage == "predict":
             raise InputError(
-                f"data={type(self).__name__}: predict needs class folders. Use `smmix test`."
+                f"data={type(self).__name__}: predict is for classification. Use `smmix test`."
             )
         for split in SPLITS_OF_STAGE.get(stage, (stage,)):
             pairs = self.pairs(split)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smmix_pl.errors import InputError
+from smmix_pl.metrics import OUTLIER
 
 
 def stratified_split(
@@ -35,9 +36,9 @@ def few_shot(labels: Sequence[int], shots: int, seed: int) -> list[int]:
     """
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         if count < shots:
+            group = "the group without labels" if label == OUTLIER else f"class {label}"
             raise InputError(
-                f"data.shots={shots}: class {label} has only {count} training images. Lower "
-                "data.shots."
+                f"data.shots={shots}: {group} has only {count} training images. Lower data.shots."
             )
     return _choose(labels, seed, lambda count: shots).tolist()
 

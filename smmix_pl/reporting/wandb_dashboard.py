@@ -201,6 +201,6 @@ def library() -> tuple[Any, Any]:
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
         raise InputError(
-            "dashboards need wandb-workspaces. Run `pip install 'smmix_pl[dashboard]'`."
+            "dashboards need wandb-workspaces. Run `pip install 'smmix-pl[dashboard]'`."
         ) from error
     return workspaces, reports

@@ -143,5 +143,5 @@ def test_a_login_that_cannot_work_is_reported(tmp_path, env, named):
 def test_without_the_library_the_extra_is_named(tmp_path):
     (tmp_path / "wandb_workspaces.py").touch()  # found first, in the working directory
     result = dashboard(tmp_path, "me/smmix_pl", "--output", "out.json")
-    assert "smmix_pl[dashboard]" in error_line(result)
+    assert "smmix-pl[dashboard]" in error_line(result)
     assert not (tmp_path / "out.json").exists()

@@ -105,7 +105,7 @@ class COCO(BaseData):
             InputError: Files are missing or invalid, or there are too few images.
         """
         if stage == "predict":
-            raise InputError("data=COCO: predict needs class folders. Use `smmix test`.")
+            raise InputError("data=COCO: predict is for classification. Use `smmix test`.")
         for split in SPLITS_OF_STAGE.get(stage, (stage,)):
             images = self.files.images(split, self.class_names)
             if self.masks:

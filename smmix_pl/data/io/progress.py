@@ -33,7 +33,7 @@ def with_progress(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 
 
 class MinuteClock:
-    """Says once per minute how long the rest of a loop will take."""
+    """Reports once per minute how long the rest of a loop will take."""
 
     def __init__(self) -> None:
         self._start = self._reported = time.monotonic()
