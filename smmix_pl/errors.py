@@ -21,8 +21,8 @@ def one_line(message: object) -> str:
     )
 
 
-def did_you_mean(wrong: str, known: Iterable[str], count: int = 3) -> str:
-    """Return a hint that names the known words closest to a wrong one.
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return a hint that names the three known words closest to a wrong one.
 
     Words are also compared over the length of the wrong one, so that a mistyped beginning of a long
     word finds it. The wrong word itself is never suggested.
@@ -32,5 +32,5 @@ def did_you_mean(wrong: str, known: Iterable[str], count: int = 3) -> str:
         start = SequenceMatcher(None, wrong, word[: len(wrong)]).ratio()
         return start, SequenceMatcher(None, wrong, word).ratio()
 
-    nearest = sorted(set(known) - {wrong}, key=similarity, reverse=True)[:count]
+    nearest = sorted(set(known) - {wrong}, key=similarity, reverse=True)[:3]
     return f"Did you mean {' or '.join(nearest)}?"

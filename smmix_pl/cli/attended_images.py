@@ -17,7 +17,7 @@ from smmix_pl.mixing import CutMix, Mixup, Readout, SMMix
 from smmix_pl.mixing.regions import least_attended, most_attended
 from smmix_pl.models.backbone import Backbone
 from smmix_pl.models.guide_config import GuideConfig
-from smmix_pl.models.timm_model import create_timm_model
+from smmix_pl.models.timm_model import ImageSize, create_timm_model
 from smmix_pl.models.weights import load_weights, open_checkpoint, settings_in
 from smmix_pl.plots import AttendedImage, attention_figure
 from smmix_pl.plots.mixing_figure import MixedImage, Window
@@ -26,7 +26,6 @@ from smmix_pl.runs.export_weights import load_trained
 
 Pair = tuple[AttendedImage, AttendedImage]
 Numbers = tuple[float, ...]
-ImageSize = tuple[int, int]
 SHOWN: tuple[Readout, ...] = ("tokens", "class", "similarity")
 """Readouts that the page has room for."""
 

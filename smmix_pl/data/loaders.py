@@ -143,12 +143,12 @@ class ImageLoader(DataLoader[Any]):
         """Load no state. Lightning warns about loaders without these two methods."""
 
 
-def _warn_skipped(skipped: list[str], shown: int = 20) -> None:
+def _warn_skipped(skipped: list[str]) -> None:
     """Warn in every epoch; `warnings.warn` would repeat the same text only once."""
     if not skipped:
         return
     lines = [f"{counted(len(skipped), 'bad image')} skipped in this epoch:"]
-    lines += sorted(skipped)[:shown]
-    if len(skipped) > shown:
-        lines.append(f"and {len(skipped) - shown} more")
+    lines += sorted(skipped)[:20]
+    if len(skipped) > 20:
+        lines.append(f"and {len(skipped) - 20} more")
     warnings.warn_explicit("\n  ".join(lines), UserWarning, __file__, 0, __name__)

@@ -250,12 +250,12 @@ def check_range(labels: Sequence[int], classes: int, place: str, has_outliers: b
         )
 
 
-def histogram(counts: Sequence[int], bars: int = 8) -> str:
-    """Return lines of text with the number of classes per range of images."""
+def histogram(counts: Sequence[int]) -> str:
+    """Return lines of text with the number of classes in up to eight ranges of images."""
     if not counts:
         return "  no classes"
     lowest, highest = min(counts), max(counts)
-    step = -(-(highest - lowest + 1) // bars)
+    step = -(-(highest - lowest + 1) // 8)
     lows = range(lowest, highest + 1, step)
     classes = [sum(low <= count < low + step for count in counts) for low in lows]
     return "\n".join(

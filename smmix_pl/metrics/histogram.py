@@ -134,15 +134,15 @@ class DetectionHistograms(Metric):
         )
 
 
-def merge_bins(fractions: np.ndarray, width: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
+def merge_bins(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Merge fine bins into wider ones, to draw them.
 
     Args:
         fractions: `(2, FINE_BINS)`.
-        width: Width of the merged bins in log odds; divides the range of the axis.
 
     Returns:
         Left edges of the n merged bins `(n,)` in log odds, and their fractions `(2, n)`.
     """
+    width = 0.25  # divides the range of the axis
     merged = fractions.reshape(2, round((HIGHEST - LOWEST) / width), -1).sum(axis=2)
     return LOWEST + width * np.arange(merged.shape[1]), merged

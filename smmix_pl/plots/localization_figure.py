@@ -11,6 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from smmix_pl.data.objects import VOID
 from smmix_pl.plots.style import COLORS, SMALL, paper_style
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 TRUE, FOUND = COLORS[5], COLORS[1]
 """Colors of the annotated and of the predicted boxes: sky blue and vermilion."""
-VOID = 255
 TITLES = {
     "class": "Class attention",
     "tokens": "Token attention",

@@ -168,8 +168,8 @@ def _first_bad_gradient(pl_module: LightningModule) -> str:
     return "gradient"
 
 
-def _images(trainer: Trainer, batch_idx: int, shown: int = 8) -> str:
-    """Return the indices of the first images of a batch in the training set."""
+def _images(trainer: Trainer, batch_idx: int) -> str:
+    """Return the indices of the first eight images of a batch in the training set."""
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, TrainingSampler):
@@ -178,4 +178,4 @@ def _images(trainer: Trainer, batch_idx: int, shown: int = 8) -> str:
     indices = sampler.order()[batch_idx * size : (batch_idx + 1) * size]
     if isinstance(sampler.dataset, Subset):  # a validation split is held out
         indices = [sampler.dataset.indices[index] for index in indices]
-    return f"images #{', #'.join(map(str, indices[:shown]))}{' ...' if size > shown else ''}"
+    return f"images #{', #'.join(map(str, indices[:8]))}{' ...' if size > 8 else ''}"
