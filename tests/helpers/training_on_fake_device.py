@@ -9,11 +9,11 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 
-from helpers.data_trees import write_cifar_c
+from helpers.data_trees import coco, write_cifar_c
 from helpers.small_runs import digits, module, trainer
 from smmix_pl import callbacks, mixing
 from smmix_pl.callbacks import EMA
-from smmix_pl.data import CIFAR10C
+from smmix_pl.data import CIFAR10C, COCOObjects
 from smmix_pl.mixing import Mixer, MixPro, SMMix
 
 pytest.importorskip(
@@ -118,6 +118,20 @@ def test_metrics_of_corrupted_images_and_outliers_are_the_same(tmp_path):
             [found] = there.test(model, data, verbose=False)
         model, here = run(tmp_path, SMMix(), callbacks=[score()])
         assert here.test(model, data, verbose=False)[0] == pytest.approx(found, abs=1e-3)
+
+
+def test_objects_are_localized_with_states_on_the_device(tmp_path):
+    """A process group of GPUs alone reduces no state that is on the CPU."""
+    data = COCOObjects(root=str(coco(tmp_path)), image_size=16, batch_size=2, num_workers=0)
+    with elsewhere() as strategy:
+        there = callbacks.Localization(thresholds=5)
+        _, run_there = run(tmp_path, SMMix(), strategy=strategy, callbacks=[there])
+        [found] = run_there.test(module(SMMix(), num_classes=2), data, verbose=False)
+        metrics = (*there.jaccard.values(), *there.boxes.values())
+        assert {metric.images.device for metric in metrics} == {strategy.root_device}
+    _, here = run(tmp_path, SMMix(), callbacks=[callbacks.Localization(thresholds=5)])
+    [expected] = here.test(module(SMMix(), num_classes=2), data, verbose=False)
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_averaged_weights_can_guide(tmp_path):

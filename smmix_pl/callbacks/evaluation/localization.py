@@ -89,7 +89,10 @@ class Localization(Evaluation):
         self.taps = {readout: _tap(model.backbone, readout, data) for readout in self.readouts}
         self.passes = len(self.readouts)
         self.jaccard = {name: on_device(MaskJaccard(self.mass, VOID), model) for name in self.taps}
-        self.boxes = {name: BoxAccuracy(self.box_mass, self.thresholds) for name in self.taps}
+        self.boxes = {
+            name: on_device(BoxAccuracy(self.box_mass, self.thresholds), model)
+            for name in self.taps
+        }
         self.drawn: list[LocalizedObject] = []
 
     def update(self, batch: EvalBatch) -> None:
