@@ -382,7 +382,8 @@ def _is_fused(module: nn.Module) -> bool:
 @cache
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """Return the function compiled by `torch.compile`, once per function."""
-    return torch.compile(function)
+    # Not dynamic: one batch of another size would make all later training batches so
+    return torch.compile(function, dynamic=False)
 
 
 class _ForwardFeatures(nn.Module):

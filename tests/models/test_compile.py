@@ -124,6 +124,28 @@ def test_one_graph_per_pass_and_no_recompilation_for_another_region(name, readou
     assert not counters["graph_break"]
 
 
+def test_another_batch_size_leaves_the_graphs_of_the_training_batch_static(backend):
+    """Such as the pairs of `MixedImages`, and the last batch of a validation."""
+    ran = []
+
+    def recorded(graph, inputs):
+        sizes = {type(one) for one in inputs} & {int, torch.SymInt}
+
+        def run(*values):
+            ran.append("dynamic" if sizes else "static")
+            return graph(*values)
+
+        return run
+
+    backend(recorded)
+    module = make("deit_tiny_patch16_224", compile=True)
+    images, _ = batch(module)
+    for count in (4, 2, 4, 3, 4):
+        module.backbone.guide(images[:count])
+        module.backbone.features(images[:count])
+    assert ran == 10 * ["static"]
+
+
 def test_compiled_module_keeps_its_weights_names_and_can_be_copied(backend):
     backend("eager")
     plain, module = make("deit_tiny_patch16_224"), make("deit_tiny_patch16_224", compile=True)
