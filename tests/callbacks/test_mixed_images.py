@@ -7,10 +7,11 @@ import torch
 from helpers.small_runs import digits, module, trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from smmix_pl import CutMix, SMMix, TransMix
+from smmix_pl import CutMix, PuzzleMix, SMMix, TransMix
 from smmix_pl.callbacks import MixedImages
 from smmix_pl.callbacks.training import mixed_images
 from smmix_pl.callbacks.training.mixed_images import mixing_example
+from smmix_pl.mixing import Guide
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -22,7 +23,7 @@ def example(mixer, rng, pair=PAIR):
     with torch.no_grad():
         mixed = mixer(pair, torch.eye(10)[[3, 7]], model.backbone, rng)
     drawn = {"mixer": (mixed, (3, 7))}
-    return mixing_example(model.backbone, pair, ("three", "seven"), drawn, MEAN, STD), mixed
+    return mixing_example(model, pair, ("three", "seven"), drawn, MEAN, STD), mixed
 
 
 @pytest.fixture
@@ -57,23 +58,33 @@ def test_labels_from_attention_are_those_of_the_loss(rng):
     assert labels != pytest.approx(mixed.labels[0, [3, 7]].tolist())
 
 
-def test_a_run_draws_its_own_mixer_on_validation_images_of_different_classes(tmp_path, monkeypatch):
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """Train for one batch, and return the rows of the figure."""
+
+    def run(model, data):
+        drawn = []
+        draw = mixed_images.mixing_figure
+        monkeypatch.setattr(
+            mixed_images, "mixing_figure", lambda rows: drawn.append(rows) or draw(rows)
+        )
+        trainer(
+            tmp_path,
+            max_epochs=1,
+            limit_train_batches=1,
+            logger=CSVLogger(tmp_path, name="run", version=""),
+            callbacks=[MixedImages(examples=3)],
+        ).fit(model, data)
+        [rows] = drawn
+        return rows
+
+    return run
+
+
+def test_a_run_draws_its_own_mixer_on_validation_images_of_different_classes(fit, tmp_path):
     """The classes differ in each row and between rows, and every image is one of the split."""
-    drawn = []
-    draw = mixed_images.mixing_figure
-    monkeypatch.setattr(
-        mixed_images, "mixing_figure", lambda rows: drawn.append(rows) or draw(rows)
-    )
-    data, model = digits(held_out=0.1), module(TransMix(switch_prob=0.5))
-    run = trainer(
-        tmp_path,
-        max_epochs=1,
-        limit_train_batches=1,
-        logger=CSVLogger(tmp_path, name="run", version=""),
-        callbacks=[MixedImages(examples=3)],
-    )
-    run.fit(model, data)
-    [rows] = drawn
+    data = digits(held_out=0.1)
+    rows = fit(module(TransMix(switch_prob=0.5)), data)
     assert len(rows) == 3
     assert len({name for row in rows for name in row.names}) == 6
     assert {mixer for row in rows for mixer in row.mixed} == {"TransMix"}
@@ -84,3 +95,28 @@ def test_a_run_draws_its_own_mixer_on_validation_images_of_different_classes(tmp
         "val_mixing.png",
         "val_mixing.svg",
     }
+
+
+class Corner:
+    """A guide that attends to the first token of every image."""
+
+    grid = (4, 4)
+
+    def guide(self, images):
+        attention = torch.zeros(len(images), *self.grid)
+        attention[:, 0, 0] = 1
+        return Guide(None, attention)
+
+
+def test_regions_are_those_of_the_model_that_guides_the_training(fit):
+    model = module(SMMix(switch_prob=1, consistency=False))
+    model.set_guide_model(Corner())
+    for row in fit(model, digits(held_out=0.1)):
+        assert row.copied[:2] == (0, 0)
+        assert row.covered[:2] == (0, 1)
+
+
+def test_nothing_is_drawn_outside_of_a_training(tmp_path):
+    """Where the gradient that PuzzleMix reads cannot be computed."""
+    run = trainer(tmp_path, limit_val_batches=1, callbacks=[MixedImages(every_n_epochs=1)])
+    run.validate(module(PuzzleMix()), digits(held_out=0.1), verbose=False)

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from smmix_pl.callbacks.output.figure_saver import run_folder, save_figure
@@ -13,7 +14,7 @@ from smmix_pl.callbacks.unsharded import require_unsharded_weights
 from smmix_pl.checks import in_range
 from smmix_pl.data.trainer_datamodule import require_image_data
 from smmix_pl.data.transforms import denormalize
-from smmix_pl.mixing import Mixed, Mixer, soft_labels
+from smmix_pl.mixing import Mixed, soft_labels
 from smmix_pl.mixing.regions import least_attended, most_attended, paste
 from smmix_pl.models import Backbone
 from smmix_pl.module import SMMixModule
@@ -40,8 +41,9 @@ class Candidate(NamedTuple):
 class MixedImages(Callback):
     """Draws what the run's mixer makes of random validation images of different classes.
 
-    Of mixers that alternate with Mixup, their own branch is drawn. To request a figure at the next
-    validation, create a file named `draw` in the run folder. A figure of four rows at 224 pixels
+    Of mixers that alternate with Mixup, their own branch is drawn. Labels of SUMix are those of its
+    CutMix, because its weights depend on the batch size. To request a figure at the next validation
+    of a training, create a file named `draw` in the run folder. A figure of four rows at 224 pixels
     takes about 150 kB in W&B.
 
     Args:
@@ -65,7 +67,8 @@ class MixedImages(Callback):
         """Start to collect images if a figure is due or requested."""
         epoch = trainer.current_epoch + 1
         scheduled = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        drawing = trainer.is_global_zero and not trainer.sanity_checking
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        drawing = trainer.is_global_zero and fitting
         self._due = drawing and (scheduled or _requested(trainer))
         self._rng = np.random.default_rng(seed_of(run_seed(), trainer.current_epoch))
         self._found: dict[int, Candidate] = {}
@@ -102,10 +105,10 @@ class MixedImages(Callback):
         for target, source in zip(classes[::2], classes[1::2], strict=False):
             pair = torch.stack([self._found[label].image for label in (target, source)])
             labels = soft_labels(torch.tensor([target, source]), model.num_classes).to(pair.device)
-            mixed = _mix_in_own_branch(model.mixer, pair, labels, model.backbone, self._rng)
+            mixed = _mix_in_own_branch(model, pair, labels, self._rng)
             names = (data.class_names[target], data.class_names[source])
             drawn = {model.method: (mixed, (target, source))}
-            examples.append(mixing_example(model.backbone, pair, names, drawn, data.mean, data.std))
+            examples.append(mixing_example(model, pair, names, drawn, data.mean, data.std))
         if examples:
             figure, shown = mixing_figure(examples), 2 * len(examples)
             save_figure(trainer, model, "val/mixing", figure, shown, photographs=True)
@@ -113,7 +116,7 @@ class MixedImages(Callback):
 
 
 def mixing_example(
-    backbone: Backbone,
+    model: SMMixModule,
     pair: Tensor,
     names: tuple[str, str],
     mixed: Mapping[str, tuple[Mixed, tuple[int, int]]],
@@ -123,14 +126,14 @@ def mixing_example(
     """Collect what the figure shows of one pair.
 
     Args:
-        backbone: Model that provides the attention.
+        model: Module that trains on such images.
         pair: Normalized target and source, `(2, 3, H, W)`.
         names: Class names of target and source.
         mixed: The mixed pair, and the class indices of target and source in its labels, by mixer.
         mean: Mean of the normalization.
         std: Standard deviation of the normalization.
     """
-    attention = backbone.guide(pair).attention
+    attention = model.guide_model.guide(pair).attention
     first, _ = next(iter(mixed.values()))
     covered, copied = _windows(first, pair, attention)
 
@@ -139,7 +142,7 @@ def mixing_example(
 
     results = {}
     for mixer, (found, classes) in mixed.items():
-        labels = _final_labels(backbone, found)[0].tolist()
+        labels = _final_labels(model.backbone, found)[0].tolist()
         target, source = (labels[label] for label in classes)
         results[mixer] = MixedImage(displayed(found.images[0]), (target, source))
     return MixedExample(
@@ -169,7 +172,7 @@ def _windows(mixed: Mixed, pair: Tensor, attention: Tensor) -> tuple[Window | No
 
 @torch.no_grad()
 def _final_labels(backbone: Backbone, mixed: Mixed) -> Tensor:
-    """Return the labels that the loss uses, also of mixers that compute them from attention."""
+    """Return the labels of mixed images, also of mixers that compute them from attention."""
     if mixed.attentive_labels is None:
         return mixed.labels
     logits, _, attention, _ = backbone.features(mixed.images, with_attention=True)
@@ -178,10 +181,10 @@ def _final_labels(backbone: Backbone, mixed: Mixed) -> Tensor:
 
 
 def _mix_in_own_branch(
-    mixer: Mixer, pair: Tensor, labels: Tensor, backbone: Backbone, rng: np.random.Generator
+    model: SMMixModule, pair: Tensor, labels: Tensor, rng: np.random.Generator
 ) -> Mixed:
     for _ in range(DRAWS):
-        mixed = mixer(pair, labels, backbone, rng)
+        mixed = model.mixer(pair, labels, model.guide_model, rng)
         if mixed.notes.get("branch", 1):
             break
     return mixed
