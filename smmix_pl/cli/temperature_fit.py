@@ -30,6 +30,7 @@ class ValidationLogits(Evaluation):
     """
 
     stages = ("val",)
+    needs_one_class = False
     includes_outliers = True  # images without labels, which are outliers for one class per image
 
     def reset(self, trainer: Trainer, model: SMMixModule) -> None:

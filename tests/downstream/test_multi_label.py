@@ -235,6 +235,7 @@ def test_a_malformed_file_is_named(name, content, named, root, tmp_path):
             (["--model.threshold=1.5"], "model.threshold=1.5"),
             (["--data=smmix_pl.Digits"], "LabelFile"),
             (["--trainer.callbacks+=smmix_pl.callbacks.EMA"], "EMA.validate_weights=true"),
+            (["--trainer.callbacks+=smmix_pl.callbacks.Calibration"], "Calibration"),
         ],
     ),
 )

@@ -170,6 +170,7 @@ def test_bad_files_are_reported(case, tmp_path, capsys, monkeypatch):
         ("--model.frozn=true", ("frozn", "frozen")),
         ("--model.backbone=resnet18", ("resnet18",)),
         ("--trainer.callbacks+=smmix_pl.callbacks.EMA", ("EMA.validate_weights=true",)),
+        ("--trainer.callbacks+=smmix_pl.callbacks.Calibration", ("Calibration", "segmentation")),
     ],
 )
 def test_bad_options_are_reported(option, parts, tmp_path, capsys, monkeypatch):

@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics import Metric
 
+from smmix_pl.base_module import BaseModule
 from smmix_pl.callbacks.output.figure_saver import save_figure
 from smmix_pl.data.datamodule import ImageData
 from smmix_pl.data.trainer_datamodule import require_image_data
+from smmix_pl.errors import InputError
 from smmix_pl.metrics import OUTLIER, true_classes
 from smmix_pl.module import SMMixModule
 from smmix_pl.runs.results import EvalResult
@@ -91,6 +93,8 @@ class Evaluation(Callback, ABC):
     """
 
     stages: ClassVar[tuple[str, ...]] = ("test",)
+    needs_one_class: ClassVar[bool] = True
+    """If True, models that predict no class per image are rejected."""
     includes_outliers: ClassVar[bool] = False
     """If True, images that belong to no class are evaluated as well."""
     places: Collection[int] | None = None
@@ -123,6 +127,19 @@ class Evaluation(Callback, ABC):
     def figures(self, result: EvalResult) -> dict[str, Figure]:
         """Return figures of a test result, by name without the stage."""
         return {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the model classifies.
+
+        Raises:
+            InputError: It does not predict one class per image.
+        """
+        known = isinstance(pl_module, BaseModule)
+        if self.needs_one_class and known and not pl_module.has_one_class:
+            raise InputError(
+                f"trainer.callbacks: {type(self).__name__} does not support {pl_module.task}, "
+                "which predicts no class per image. Remove it."
+            )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset, if the stage is evaluated."""

@@ -44,6 +44,7 @@ class GuideQuality(Evaluation):
     """
 
     stages = ("val", "test")
+    needs_one_class = False
 
     def __init__(self, sides: Sequence[float] = (0.25, 0.5)) -> None:
         if not sides:

@@ -35,6 +35,8 @@ class KNN(Evaluation):
         temperature: Divides the cosine in the exponent of a vote.
     """
 
+    needs_one_class = False
+
     def __init__(self, ks: Sequence[int] = (10, 20, 100, 200), temperature: float = 0.07) -> None:
         if not ks:
             raise InputError("KNN.ks=[]: empty. Set at least one.")

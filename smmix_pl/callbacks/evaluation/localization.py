@@ -54,6 +54,8 @@ class Localization(Evaluation):
         pictures: Number of images to draw, evenly over those with at most three objects.
     """
 
+    needs_one_class = False
+
     def __init__(
         self,
         readouts: Sequence[Readout] = ("class", "tokens", "similarity"),
