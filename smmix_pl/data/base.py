@@ -101,8 +101,8 @@ class BaseData(LightningDataModule, ABC):
         """Number of classes."""
         return len(self.class_names)
 
-    def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
-        """Return a batch of the good items, or None without any, and the errors of the others.
+    def collate(self, items: list[Any]) -> tuple[Any, dict[int, str]]:
+        """Return a batch of the good items, or None without any, and the others' errors by place.
 
         The parts of a batch are lists, because images may differ in size.
         """

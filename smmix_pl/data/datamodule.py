@@ -224,8 +224,8 @@ class ImageData(BaseData):
         """Return images and file names, each exactly once over all ranks."""
         return self._evaluation_loader("predict")
 
-    def collate(self, items: list[Any]) -> tuple[Any, list[str]]:
-        """Return a batch of images and class indices, and the errors of bad images."""
+    def collate(self, items: list[Any]) -> tuple[Any, dict[int, str]]:
+        """Return a batch of images and class indices, and the errors of bad ones by place."""
         return collate_good(items)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

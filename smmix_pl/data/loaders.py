@@ -39,15 +39,16 @@ class CatchBadImages(Dataset[Any]):
         try:
             return self.images[int(index)]
         except BadImage as error:
+            error.place = int(index)
             return error
 
 
-def collate_good(items: list[Any]) -> tuple[Any, list[str]]:
-    """Return a batch of the good items, or None without any, and the errors of the others.
+def collate_good(items: list[Any]) -> tuple[Any, dict[int, str]]:
+    """Return a batch of the good items, or None without any, and the others' errors by place.
 
     A batch of `Drawn` images is a `DrawnBatch`.
     """
-    bad = [str(item) for item in items if isinstance(item, BadImage)]
+    bad = {item.place: str(item) for item in items if isinstance(item, BadImage)}
     good = [item for item in items if not isinstance(item, BadImage)]
     if not good:
         return None, bad
@@ -60,12 +61,12 @@ def collate_good(items: list[Any]) -> tuple[Any, list[str]]:
     return (collated, default_collate(labels)), bad
 
 
-def collate_lists(items: list[Any]) -> tuple[Any, list[str]]:
-    """Return lists of the parts of the good items, or None without any, and the other's errors.
+def collate_lists(items: list[Any]) -> tuple[Any, dict[int, str]]:
+    """Return lists of the parts of the good items, or None, and the others' errors by place.
 
     For images of differing sizes.
     """
-    bad = [str(item) for item in items if isinstance(item, BadImage)]
+    bad = {item.place: str(item) for item in items if isinstance(item, BadImage)}
     good = [item for item in items if not isinstance(item, BadImage)]
     return (tuple(map(list, zip(*good, strict=True))) if good else None), bad
 
@@ -107,18 +108,29 @@ class ImageLoader(DataLoader[Any]):
         super().__init__(dataset, **options)
         self.skip_bad = skip_bad
         self.first_batch = first_batch
+        self._bad_places: set[int] = set()
+
+    def good_places(self) -> Iterator[int]:
+        """Yield the index in the dataset of each image of the current epoch, in their order.
+
+        Take no more than there were images so far, because later ones may be bad.
+        """
+        return (place for place in self.sampler if place not in self._bad_places)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield batches of good images."""
         skipped: list[str] = []
+        self._bad_places = set()
         left = len(self)
         if isinstance(self.sampler, TrainingSampler):
             batches = self.first_batch() if self.first_batch else 0
             self.sampler.first = batches * (self.batch_size or 1)
             left -= batches
         try:
-            for batch, bad in super().__iter__():
+            for batch, errors in super().__iter__():
                 left -= 1
+                bad = [*errors.values()]
+                self._bad_places.update(errors)
                 if bad and not self.skip_bad:
                     raise BadImage(f"{bad[0]}. Fix or remove it, or set data.bad_images=skip.")
                 skipped += bad

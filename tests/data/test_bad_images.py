@@ -6,10 +6,15 @@ import warnings
 import pytest
 import torch
 from helpers.data_trees import class_tree, jpeg, put
+from helpers.digits import quiet_trainer
+from helpers.small_runs import module
 from lightning.pytorch import Trainer
 
+from smmix_pl import NoMix
+from smmix_pl.callbacks import Evaluation
 from smmix_pl.data import Folder, ImageNet
 from smmix_pl.errors import InputError
+from smmix_pl.runs.results import EvalResult
 
 SMALL = {"image_size": 32, "batch_size": 3}
 BROKEN = {
@@ -89,6 +94,38 @@ def test_an_evaluation_batch_without_a_good_image_is_skipped(folder):
     with pytest.warns(UserWarning, match="6 bad images"):
         batches = list(data.val_dataloader())
     assert [classes.tolist() for _, classes in batches] == [[1, 1, 1], [1, 1, 1]]
+
+
+class Places(Evaluation):
+    """Keeps the evaluated images by their places."""
+
+    def reset(self, trainer, model):
+        self.images = {}
+
+    def update(self, batch):
+        self.images |= dict(zip(batch.places, batch.images, strict=True))
+
+    def compute(self, images):
+        return EvalResult({}, images)
+
+
+@pytest.mark.filterwarnings("ignore:4 bad images")
+def test_skipped_images_do_not_shift_the_places_of_others(folder):
+    """Not within a batch, and not after a batch without a good image."""
+    for index, file in enumerate(sorted((folder / "val").rglob("*.JPEG"))):
+        put(file, jpeg(index))
+    found = []
+    for _ in range(2):
+        data = Folder(root=str(folder), num_workers=0, bad_images="skip", **SMALL)
+        model = module(NoMix(), num_classes=2, image_size=(32, 32))
+        callback = Places()
+        quiet_trainer(callback).test(model, data, verbose=False)
+        found.append(callback.images)
+        for name in ("ant/ant_1", "bee/bee_0", "bee/bee_1", "bee/bee_2"):
+            put(folder / "val" / f"{name}.JPEG", b"")
+    before, after = found
+    assert [*after] == [0, 2, 3, 4, 5, 9, 10, 11]
+    assert all(torch.equal(image, before[place]) for place, image in after.items())
 
 
 def test_every_device_needs_an_image(folder):

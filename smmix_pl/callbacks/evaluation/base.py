@@ -5,8 +5,9 @@ Shapes: B batch, H W pixels, K classes, G_h G_w token grid.
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -103,7 +104,7 @@ class Evaluation(Callback, ABC):
     """Forward passes per image, beside the one over the plain image. Final after `reset`."""
     result: EvalResult | None = None
     """Result of the last test."""
-    _seen = 0
+    _good_places: Iterator[int]
     _images = 0
 
     @abstractmethod
@@ -144,9 +145,12 @@ class Evaluation(Callback, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset, if the stage is evaluated."""
         if self._evaluates(trainer):
-            self._seen = self._images = 0
+            self._images = 0
             self.result = None
             self.reset(trainer, cast(SMMixModule, pl_module))
+            require_image_data(trainer)  # whose loaders know the places of skipped images
+            loader: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+            self._good_places = loader.good_places()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -163,12 +167,7 @@ class Evaluation(Callback, ABC):
         if not self._evaluates(trainer):
             return
         images, labels = batch
-        first = self._seen
-        # UnrepeatedDistributedSampler deals the images out to the ranks one by one
-        places = [
-            (first + i) * trainer.world_size + trainer.global_rank for i in range(len(images))
-        ]
-        self._seen += len(images)
+        places = list(islice(self._good_places, len(images)))
         model = cast(SMMixModule, pl_module)
         evaluated = EvalBatch(images, labels, outputs["logits"], places, model, trainer)
         if require_image_data(trainer).has_outliers and not self.includes_outliers:

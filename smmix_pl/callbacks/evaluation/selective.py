@@ -1,6 +1,7 @@
 """Selective prediction and conformal prediction sets: what a model's confidence is good for."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import get_args
 
 import numpy as np
@@ -100,15 +101,14 @@ class ConformalSets(Evaluation):
         loader = data.calibration_dataloader()
         if loader is None:
             return
-        self.calibration, place = _scores(model), trainer.global_rank
+        self.calibration, places = _scores(model), loader.good_places()
         for batch in loader:
             moved = data.transfer_batch_to_device(batch, model.device, 0)
             images, labels = data.on_after_batch_transfer(moved, 0)
             with trainer.precision_plugin.forward_context():
                 logits = model(images)
-            places = [place + i * trainer.world_size for i in range(len(images))]
-            place += len(images) * trainer.world_size
-            self._add(self.calibration, logits, true_classes(labels, logits), places)
+            classes = true_classes(labels, logits)
+            self._add(self.calibration, logits, classes, list(islice(places, len(images))))
 
     def update(self, batch: EvalBatch) -> None:
         """Add a batch."""

@@ -46,6 +46,9 @@ MAX_SIDE_RATIO = 1000
 class BadImage(InputError):
     """Exception for one unusable image. The message names the image and the reason."""
 
+    place: int
+    """Index in the dataset, set by `CatchBadImages`."""
+
 
 class TarSlice(NamedTuple):
     """File inside an uncompressed tar file, located without unpacking it."""
