@@ -207,7 +207,9 @@ class Backbone(nn.Module):
         """
         config = self.guide_config
         if self.guide_size is not None:
-            images = F.interpolate(images, self.guide_size, mode="bilinear", antialias=True)
+            # in float32, because the CPU kernel has no bfloat16
+            small = F.interpolate(images.float(), self.guide_size, mode="bilinear", antialias=True)
+            images = small.to(images.dtype)
         # Not inference mode: it saves little, and a mixer may put what it computes from the guide
         # into a loss, where autograd rejects inference tensors.
         mode = eval_mode(self.model) if config.mode == "eval" else nullcontext()

@@ -172,6 +172,13 @@ def test_guide_size_resizes_images_there_and_attention_back(name):
     torch.testing.assert_close(logits, exact.eval().features(IMAGES).logits)
 
 
+def test_guide_size_of_a_model_in_bfloat16():
+    backbone = make("deit_tiny_patch16_224", DEPTH_2, 32, guide=GuideConfig(size=16)).bfloat16()
+    guide = backbone.guide(IMAGES.bfloat16())
+    exact = backbone.float().guide(IMAGES)
+    torch.testing.assert_close(guide.attention, exact.attention, rtol=0.1, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "args", "sizes"), [("pvt_tiny", PVT, (128, 64)), ("pvt_v2_b0", PVT, (128, 64))]
 )
