@@ -61,6 +61,11 @@ class GuideConfig:
         in_range("model.guide.merge_ratio", self.merge_ratio, 0, 0.5, "MergeMix uses 0.25 and 0.5")
         one_of("model.guide.precision", self.precision, ("training", "float32"))
         one_of("model.guide.mode", self.mode, ("eval", "train"))
+        if self.readout == "merged" and self.mode == "train":
+            raise InputError(
+                "model.guide.mode=train: model.guide.readout=merged has no stochastic depth. Use "
+                "eval, or another readout."
+            )
         if self.size is not None and min(to_2tuple(self.size)) < 1:
             raise InputError(
                 f"model.guide.size={self.size}: must be at least 1 pixel. Use null for the size of "

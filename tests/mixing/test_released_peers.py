@@ -11,6 +11,7 @@ from smmix_pl import (
     InputError,
     MergeMix,
     SMMixLoss,
+    SMMixModule,
     SUMix,
     TdAttenMix,
     TLAlign,
@@ -170,6 +171,13 @@ def test_mergemix_mixes_as_released():
     assert torch.equal(mixed.images[::2], recorded["mixed"].float()[::2])
     assert torch.equal(mixed.images[1], images[1])
     assert_close(mixed.lam[:, 0], recorded["lam_mixed"])
+
+
+def test_merged_tokens_have_no_train_mode():
+    """Also where the mixer chooses the readout."""
+    settings = {"backbone": "vit_tiny_patch16_224", "backbone_args": SMALL}
+    with pytest.raises(InputError, match=r"model\.guide\.mode=train.*readout=merged"):
+        SMMixModule(5, (32, 32), 2, MergeMix(), guide=GuideConfig(mode="train"), **settings)
 
 
 def test_a_pass_that_merges_nothing_is_the_plain_pass():
