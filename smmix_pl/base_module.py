@@ -1,7 +1,7 @@
 """What every LightningModule of this package shares: optimizer, schedule, and checkpoint checks."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -33,6 +33,7 @@ class BaseModule(LightningModule):
         has_one_class: Images have one class each, and `forward` returns its logits.
         provenance: Mixer and seed that the loaded weights were trained with.
         task: Name of what the module does, in reports.
+        validated_buffers: Names of buffers that are set at the end of a validation.
         notes: Numbers about the last training batch, for errors, such as its branch.
     """
 
@@ -43,6 +44,7 @@ class BaseModule(LightningModule):
     has_trained_head = False
     has_one_class = False
     task = "classification"
+    validated_buffers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +82,11 @@ class BaseModule(LightningModule):
                 "trainer.max_epochs or trainer.max_steps."
             )
         trainer.fit_loop.setup_data()  # Lightning has not done so if only max_steps sets the end
+        if math.isinf(trainer.num_training_batches):
+            raise InputError(
+                f"trainer.limit_train_batches={trainer.limit_train_batches}: the training data has "
+                "no length. Set the number of batches per epoch."
+            )
         if int(total_steps) < 1 or trainer.num_training_batches < 1:
             raise InputError(
                 f"trainer.max_epochs={trainer.max_epochs}: leaves no step to train, with "

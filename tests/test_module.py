@@ -9,6 +9,7 @@ from helpers.sampling import every
 from helpers.small_runs import digits, module, trainer
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset
 
 from smmix_pl import (
     CutMix,
@@ -34,6 +35,23 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.steps.append({key: float(v) for key, v in trainer.callback_metrics.items()})
+
+
+class Stream(IterableDataset):
+    """Images without a known length."""
+
+    def __iter__(self):
+        return ((torch.randn(3, 16, 16), index % 10) for index in range(256))
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 2}, {"max_epochs": 2}])
+def test_data_without_a_length_needs_the_batches_per_epoch(tmp_path, length):
+    images = DataLoader(Stream(), batch_size=64)
+    with pytest.raises(InputError, match=r"trainer\.limit_train_batches="):
+        trainer(tmp_path, limit_val_batches=0, **length).fit(module(NoMix()), images)
+    run = trainer(tmp_path, limit_val_batches=0, limit_train_batches=2, **length)
+    run.fit(module(NoMix()), images)
+    assert run.global_step == length.get("max_steps", 4)
 
 
 def test_training_lowers_the_validation_loss(tmp_path):

@@ -56,6 +56,7 @@ class LinearProbe(BaseModule):
 
     task = "linear probe"
     has_one_class = True
+    validated_buffers = ("best",)
 
     def __init__(
         self,
@@ -75,6 +76,11 @@ class LinearProbe(BaseModule):
         super().__init__()
         optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
         _check_optimizer(optim, lr_factors)
+        if batch_size < 2:
+            raise InputError(
+                f"data.batch_size={batch_size}: the batch norm of the features needs at least 2 "
+                "images. Raise it."
+            )
         self.save_hyperparameters(logger=False, ignore=["init_from"])
         self.hparams["optim"], self.hparams["pretrained"] = asdict(optim), False
         self.num_classes, self.batch_size, self.optim = num_classes, batch_size, optim

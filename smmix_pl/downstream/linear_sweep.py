@@ -37,7 +37,7 @@ class LinearSweep(nn.Module):
             logits: Logits of each classifier, `(B, K)`.
             classes: True classes, `(B,)`.
         """
-        each = torch.stack([F.cross_entropy(one, classes) for one in logits])
+        each = torch.stack([F.cross_entropy(one.float(), classes) for one in logits])
         return each @ each.new_tensor(self.factors), each.detach()
 
 

@@ -40,6 +40,7 @@ class MultiLabel(SMMixModule):
 
     task = "multi-label classification"
     has_one_class = False
+    validated_buffers = ("thresholds",)
 
     def __init__(
         self,

@@ -103,7 +103,7 @@ def _add(sums: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
             continue
         total = sums[name]
         same = new.shape == total.shape and new.dtype == total.dtype
-        is_counter = not new.is_floating_point() and new.ndim == 0
+        is_counter = name.endswith("num_batches_tracked")
         if same and new.is_floating_point():
             total += new
         elif same and is_counter:

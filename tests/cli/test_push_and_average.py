@@ -188,7 +188,7 @@ def changed(runs, change):
 
 
 def test_counters_and_tables_of_integers_are_not_averaged(runs):
-    table, counter = "backbone.model.index", "backbone.model.counter"
+    table, counter = "backbone.model.index", "backbone.model.num_batches_tracked"
     files = []
     for count, path in enumerate((BEST, OTHER)):
         content = read(runs / path)

@@ -10,6 +10,7 @@ from helpers.programs import refusal, run_here
 from torch.nn import functional as F
 
 from smmix_pl import Digits
+from smmix_pl.callbacks import EMA
 from smmix_pl.cli.main import main
 from smmix_pl.downstream import LinearProbe
 
@@ -72,6 +73,26 @@ def test_an_export_has_the_best_classifier_as_its_head(probed, tmp_path):
     with torch.no_grad():
         expected = LinearProbe.load_from_checkpoint(checkpoint).eval()(images)
         torch.testing.assert_close(exported(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_classifiers_of_averaged_checkpoints_must_be_the_same(probed, tmp_path, capsys):
+    first = probed / "checkpoints/epoch=0.ckpt"
+    content = torch.load(first, weights_only=True)
+    content["state_dict"]["best"] += 1
+    torch.save(content, tmp_path / "other.ckpt")
+    words = ["average", first, tmp_path / "other.ckpt", "--output", tmp_path / "average.ckpt"]
+    assert "best" in refusal(main, words, capsys)
+
+
+def test_the_best_classifier_is_that_of_the_validated_average(tmp_path):
+    """The initial choice, a classifier that hardly learns, must not stay in the average."""
+    module, ema = probe(lr_factors=[1e-9, 1e-8, 10.0]), EMA(decay=0.5, validate_weights=False)
+    trainer = quiet_trainer(ema, max_epochs=1)
+    trainer.fit(module, Digits(image_size=32, batch_size=64, num_workers=0))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["state_dict"]["best"] == content["current_model_state"]["best"] == 2
+    assert module.best == 2
 
 
 def test_a_calibration_is_refused(probed, monkeypatch, capsys):
@@ -141,6 +162,7 @@ def test_the_best_classifier_on_the_validation_data_is_selected():
         (["--model.optim.name=adamw"], "model.optim.name=adamw"),
         (["--model.optim.weight_decay=0.1"], "model.optim.weight_decay=0.1"),
         (["--model.lr_factors=[]"], "model.lr_factors=[]"),
+        (["--data.batch_size=1"], "data.batch_size=1"),
         (["--model.lr_factors=[-1]"], "model.lr_factors=-1"),
         (["--model.init_from=missing.ckpt"], "missing.ckpt"),
     ],

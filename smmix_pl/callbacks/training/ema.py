@@ -171,6 +171,12 @@ class EMA(WeightAveraging):
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_end(trainer, pl_module)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """In `fit`, copy what the module has chosen since the weights were swapped back."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            for name in cast(BaseModule, pl_module).validated_buffers:
+                average_module(self).get_buffer(name).copy_(pl_module.get_buffer(name))
+
     def _validates_both(self, trainer: Trainer) -> bool:
         return self.validate_weights and trainer.state.fn == TrainerFn.FITTING
 
@@ -193,7 +199,7 @@ def _check_guide(model: BaseModule) -> None:
 
 
 def _state(module: LightningModule) -> list[Tensor]:
-    """Return the parameters and buffers that are averaged. Integer buffers are constants."""
+    """Return the parameters and buffers that are averaged, which are those of floating point."""
     tensors = chain(module.parameters(), module.buffers())
     return [tensor for tensor in tensors if tensor.is_floating_point()]
 
