@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from smmix_pl import Backbone, InputError, OptimConfig
 from smmix_pl.optim import create_optimizer, create_schedule, keep_config_settings
+from smmix_pl.runs.schedule_warnings import warn_of_schedule
 
 
 @given(st.integers(1, 100_000))
@@ -92,6 +93,12 @@ def test_with_a_warm_up_prefix_the_cosine_starts_at_the_full_rate(warmup, epochs
     cosine = 0.5 * (1 + torch.cos(torch.pi * torch.arange(length) / length))
     torch.testing.assert_close(seen[start:], 1e-5 + (1e-3 - 1e-5) * cosine)
     assert (seen[:start].diff() > 0).all()
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 100}, {"warmup_epochs": 10}])
+def test_a_warm_up_as_long_as_the_run_is_warned_of(warmup):
+    with pytest.warns(UserWarning, match=next(iter(warmup))):
+        warn_of_schedule(OptimConfig(**warmup), 1e-3, total_steps=100, steps_per_epoch=10)
 
 
 def test_settings_reach_optimizers_that_have_them():

@@ -139,11 +139,11 @@ class BaseData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Any:
         """Return validation images, each exactly once over all ranks."""
-        return self._evaluation_loader("val")
+        return self._evaluation_loader(self._sets["val"])
 
     def test_dataloader(self) -> Any:
         """Return test images, each exactly once over all ranks."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loader(self._sets["test"])
 
     def _check_base_settings(self) -> None:
         in_range("data.batch_size", self.batch_size, 1, hint="The paper uses 1024 over all devices")
@@ -192,8 +192,7 @@ class BaseData(LightningDataModule, ABC):
             **options,
         )
 
-    def _evaluation_loader(self, split: str) -> ImageLoader:
-        dataset = self._sets[split]
+    def _evaluation_loader(self, dataset: Images) -> ImageLoader:
         sampler = UnrepeatedDistributedSampler(dataset, *self._ranks(), shuffle=False)
         return self._loader(dataset, sampler)
 

@@ -204,8 +204,7 @@ class ImageData(BaseData):
     def plain_train_dataloader(self) -> ImageLoader:
         """Return training images prepared for evaluation, each exactly once over all ranks."""
         images = self.images("train", eval_transform(self.eval_recipe, self.image_size))
-        self._sets["plain_train"] = Subset(images, self._training_split(images)[0])
-        return self._evaluation_loader("plain_train")
+        return self._evaluation_loader(Subset(images, self._training_split(images)[0]))
 
     def calibration_dataloader(self) -> ImageLoader | None:
         """Return the validation images, each exactly once over all ranks.
@@ -217,12 +216,11 @@ class ImageData(BaseData):
         images = self._open("val")
         if self.part_of("val") != "train" and _listed(images) == _listed(self._open("test")):
             return None
-        self._sets["val"] = images
-        return self._evaluation_loader("val")
+        return self._evaluation_loader(images)
 
     def predict_dataloader(self) -> Any:
         """Return images and file names, each exactly once over all ranks."""
-        return self._evaluation_loader("predict")
+        return self._evaluation_loader(self._sets["predict"])
 
     def collate(self, items: list[Any]) -> tuple[Any, dict[int, str]]:
         """Return a batch of images and class indices, and the errors of bad ones by place."""

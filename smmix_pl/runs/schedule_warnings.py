@@ -23,6 +23,12 @@ def warn_of_schedule(
             f"it rises during the run. Set model.optim.min_lr below it, or raise model.optim.lr."
         )
     if config.warmup_steps is not None:
+        if config.warmup_steps >= total_steps:
+            rank_zero_warn(
+                f"model.optim.warmup_steps={config.warmup_steps}: the run of {total_steps} steps "
+                f"ends before the learning rate reaches {lr:.4g}. Set model.optim.warmup_steps to "
+                f"{total_steps // 10}, or raise trainer.max_epochs."
+            )
         return
     if config.warmup_epochs and config.warmup_epochs >= epochs:
         rank_zero_warn(

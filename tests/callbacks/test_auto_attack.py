@@ -5,12 +5,14 @@ import sys
 
 import pytest
 import torch
+from helpers.digits import quiet_trainer
 from helpers.programs import run_here
 from helpers.small_runs import digits, module, trainer
 from torch import nn
 
 from smmix_pl import Digits, InputError, NoMix
 from smmix_pl.callbacks import AutoAttack
+from smmix_pl.callbacks.output.results_file import plain_report
 from smmix_pl.robustness.attacks import pgd, pixel_scale, random_start
 from smmix_pl.robustness.auto_attack import auto_attack, require_library
 from smmix_pl.runs.results import read_results
@@ -114,6 +116,12 @@ def test_the_overlay_attacks_a_draw_of_the_test_images(tmp_path):
     assert curve["y"][1] == results["metrics"]["autoattack_64"]["value"] < curve["y"][0]
     assert curve["y"][1] <= results["metrics"]["pgd_64"]["value"]
     assert results["metrics"]["top1"]["images"] == 359
+
+
+def test_plain_metrics_are_those_of_all_images():
+    run = quiet_trainer(AutoAttack(eps=[64], images=2))
+    run.test(module(NoMix(), backbone_args=ARGS), digits(), verbose=False)
+    assert plain_report(run).images == 359
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):

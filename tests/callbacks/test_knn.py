@@ -45,6 +45,12 @@ def test_accuracy_equals_a_direct_implementation(tiny_module, settings):
         assert found[f"test/knn_{k}"] == pytest.approx(correct / len(queries), abs=1.5 / 359)
 
 
+def test_neighbors_are_not_counted_among_the_images_of_the_run(tiny_module):
+    data = digits()
+    quiet_trainer(KNN([1])).test(tiny_module, data, verbose=False)
+    assert data.counts == {"test": 359}
+
+
 def test_features_of_models_without_class_token_are_the_mean_token(tiny_backbone):
     model = tiny_backbone.model.eval()
     images = torch.randn(2, 3, 32, 32)

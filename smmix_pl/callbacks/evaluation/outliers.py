@@ -47,8 +47,10 @@ class OutlierDetection(Evaluation):
         """Open the other dataset.
 
         Raises:
-            InputError: Its images have another size than the test images.
+            InputError: Its images have another size than the test images, or the model does not
+                classify.
         """
+        super().setup(trainer, pl_module, stage)
         if stage != "test" or self.outliers is None:
             return
         data, size = require_image_data(trainer), self.outliers.image_size

@@ -59,7 +59,9 @@ def plain_report(trainer: Trainer) -> EvalResult:
         if key.startswith("test/")
     }
     scalars = {name: value for name, value in logged.items() if name not in known}
-    images = reports[0].images if reports else test_images(trainer)
+    # Evaluations of all images have counted those that were not skipped
+    complete = [one for one in finished_evaluations(trainer) if one.places is None]
+    images = cast(EvalResult, complete[0].result).images if complete else test_images(trainer)
     return EvalResult({"images": "plain"}, images, scalars)
 
 
