@@ -169,6 +169,17 @@ def test_a_run_resumes_exactly(run, root, tmp_path):
     assert all(torch.equal(value, resumed[name]) for name, value in complete.items())
 
 
+def test_an_average_of_the_weights_keeps_the_chosen_thresholds(root, tmp_path):
+    words = ("--trainer.callbacks+=smmix_pl.callbacks.EMA", "--trainer.callbacks.decay=0.5")
+    more = ("--trainer.callbacks.validate_weights=false", "--test_after_fit=false")
+    run_here(*FIT, f"--data.root={root}", *words, *more, cwd=tmp_path)
+    [last] = tmp_path.rglob("last.ckpt")
+    content = torch.load(last, weights_only=True)
+    chosen = content["current_model_state"]["thresholds"]
+    assert torch.equal(content["state_dict"]["thresholds"], chosen)
+    assert len(chosen.unique()) > 1  # all are equal before the first validation
+
+
 def test_thresholds_are_those_with_the_best_f1():
     rng = torch.Generator().manual_seed(0)
     probabilities = torch.rand(200, 4, generator=rng)
