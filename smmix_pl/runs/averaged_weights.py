@@ -91,7 +91,7 @@ def _add(sums: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
     """Add weights to their sums, in place.
 
     Raises:
-        InputError: Names, shapes, or types differ from those of the sums, or a table does.
+        InputError: Names, shapes, or types differ from those of the sums, or integers do.
     """
     if sums and weights.keys() != sums.keys():
         odd = sorted(weights.keys() ^ sums.keys())[0]
@@ -110,6 +110,6 @@ def _add(sums: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
             sums[name] = torch.maximum(total, new)
         elif not same or not torch.equal(new, total):
             raise InputError(
-                f"{path}: {name} has {tuple(new.shape)} of {weight.dtype}, which differs from the "
+                f"{path}: {name}, {tuple(new.shape)} of {weight.dtype}, differs from that of the "
                 "first checkpoint. Average checkpoints of one model."
             )

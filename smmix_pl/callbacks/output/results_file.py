@@ -59,8 +59,9 @@ def plain_report(trainer: Trainer) -> EvalResult:
         if key.startswith("test/")
     }
     scalars = {name: value for name, value in logged.items() if name not in known}
-    # Evaluations of all images have counted those that were not skipped
-    complete = [one for one in finished_evaluations(trainer) if one.places is None]
+    # Evaluations of all images that belong to a class have counted those that were not skipped
+    evaluations = finished_evaluations(trainer)
+    complete = [one for one in evaluations if one.places is None and not one.includes_outliers]
     images = cast(EvalResult, complete[0].result).images if complete else test_images(trainer)
     return EvalResult({"images": "plain"}, images, scalars)
 
